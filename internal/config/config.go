@@ -1,0 +1,129 @@
+// Package config is pawl's one configuration file: YAML, typed and strict. A
+// key that does not exist, a value of the wrong form or a combination that
+// cannot work is an error with file, line and what is allowed. Every default is
+// written in [Default]; no other package has one of its own for what stands here.
+package config
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is the whole of a node's configuration. The yaml names are the
+// reference in docs/config.md.
+type Config struct {
+	Hostname string  `yaml:"hostname"`
+	Data     string  `yaml:"data"`
+	Database string  `yaml:"database"`
+	Log      Log     `yaml:"log"`
+	DNS      DNS     `yaml:"dns"`
+	Policy   Policy  `yaml:"policy"`
+	Postfix  Postfix `yaml:"postfix"`
+	Relay    Relay   `yaml:"relay"`
+	Web      Web     `yaml:"web"`
+}
+
+// Log says how much is logged and in which form.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// DNS says whom pawl asks and whether it is to be believed.
+type DNS struct {
+	Upstreams  []string `yaml:"upstreams"`  // HOST:PORT of recursive resolvers; none: those of /etc/resolv.conf
+	Validating bool     `yaml:"validating"` // the operator's word that the upstreams validate DNSSEC over a path that cannot be forged
+	Signed     string   `yaml:"signed"`     // a name known to be signed: must come back with AD
+	Bogus      string   `yaml:"bogus"`      // a name known to be bogus: must come back as SERVFAIL
+	Timeout    Duration `yaml:"timeout"`
+}
+
+// Policy says how policies are found, kept and enforced.
+type Policy struct {
+	Mode          string   `yaml:"mode"`           // enforce, observe
+	Observe       []string `yaml:"observe"`        // destinations that are only observed
+	DANE          bool     `yaml:"dane"`           // off: TLSA records are not looked at
+	Both          bool     `yaml:"both"`           // demand MTA-STS as well of a host that DANE authenticated
+	DiscoveryHold Duration `yaml:"discovery_hold"` // how long mail waits when it cannot be found out whether there is a policy
+	Warm          Duration `yaml:"warm"`           // destinations seen within this time are kept warm
+	Roots         string   `yaml:"roots"`          // PEM file of trusted CAs; none: the system's
+}
+
+// Postfix is the TLS policy map (socketmap).
+type Postfix struct {
+	Listen string `yaml:"listen"` // HOST:PORT or unix:PATH; off: not served
+}
+
+// Relay is the outbound MTA.
+type Relay struct {
+	Listen      []string  `yaml:"listen"`
+	Networks    []Network `yaml:"networks"` // who may relay without authentication
+	MaxSize     Size      `yaml:"max_size"`
+	MaxRcpts    int       `yaml:"max_recipients"`
+	Connections int       `yaml:"connections"` // from clients, at once
+	PerClient   int       `yaml:"per_client"`  // from one address, at once
+	Lifetime    Duration  `yaml:"lifetime"`    // how long a message is tried
+	Concurrency int       `yaml:"concurrency"` // deliveries at once, whole node
+	Destination int       `yaml:"destination"` // deliveries at once to one destination
+	History     Duration  `yaml:"history"`     // how long the story of each attempt is kept
+	RetryFirst  Duration  `yaml:"retry_first"` // wait after the first failure; doubles up to retry_max
+	RetryMax    Duration  `yaml:"retry_max"`
+	SourceIPv4  Address   `yaml:"source_ipv4"`
+	SourceIPv6  Address   `yaml:"source_ipv6"`
+}
+
+// Web is the dashboard, the API and the metrics.
+type Web struct {
+	Listen string `yaml:"listen"`
+}
+
+// Off is the value that switches a listener off.
+const Off = "off"
+
+// Default is the configuration of `pawl serve` without a file: everything, on
+// loopback, on SQLite in ./pawl-data.
+func Default() Config {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "localhost"
+	}
+	return Config{
+		Hostname: strings.ToLower(host),
+		Data:     "pawl-data",
+		Log:      Log{Level: "info", Format: "text"},
+		DNS: DNS{
+			Signed:  "sigok.verteiltesysteme.net",
+			Bogus:   "sigfail.verteiltesysteme.net",
+			Timeout: Duration(5 * time.Second),
+		},
+		Policy: Policy{
+			Mode:          "enforce",
+			DANE:          true,
+			DiscoveryHold: Duration(4 * time.Hour),
+			Warm:          Duration(30 * 24 * time.Hour),
+		},
+		Postfix: Postfix{Listen: "127.0.0.1:8461"},
+		Relay: Relay{
+			Listen:      []string{"127.0.0.1:2525"},
+			Networks:    []Network{{netip.MustParsePrefix("127.0.0.0/8")}, {netip.MustParsePrefix("::1/128")}},
+			MaxSize:     50 << 20,
+			MaxRcpts:    1000,
+			Connections: 10000,
+			PerClient:   1000,
+			Lifetime:    Duration(5 * 24 * time.Hour),
+			Concurrency: 200,
+			Destination: 20,
+			History:     Duration(30 * 24 * time.Hour),
+			RetryFirst:  Duration(5 * time.Minute),
+			RetryMax:    Duration(4 * time.Hour),
+		},
+		Web: Web{Listen: "127.0.0.1:8480"},
+	}
+}
+
+// ControlSocket is the path of the socket through which the command line
+// speaks to the running server.
+func (c Config) ControlSocket() string { return filepath.Join(c.Data, "control.sock") }
