@@ -1,0 +1,333 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/pawl-mail/pawl/internal/smtp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// message is what an inbox took.
+type message struct {
+	mail     smtp.Mail
+	rcpts    []smtp.Rcpt
+	body     string
+	whole    bool // it was there as a whole
+	protocol string
+	user     string
+	helo     string
+	client   string
+}
+
+// inbox is a backend that takes everything, unless told otherwise.
+type inbox struct {
+	onSession func(c *Conn) error
+	onMail    func(ctx context.Context, m smtp.Mail) error
+	onRcpt    func(r smtp.Rcpt) error
+	onData    func(ctx context.Context, b *Body) (smtp.Reply, error)
+
+	mu       sync.Mutex
+	messages []message
+	sessions int
+	open     int
+	resets   int
+}
+
+func (in *inbox) NewSession(_ context.Context, c *Conn) (Session, error) {
+	if in.onSession != nil {
+		if err := in.onSession(c); err != nil {
+			return nil, err
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.sessions++
+	in.open++
+	return &inboxSession{in: in, c: c}, nil
+}
+
+func (in *inbox) taken() []message {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return append([]message(nil), in.messages...)
+}
+
+type inboxSession struct {
+	in *inbox
+	c  *Conn
+	m  message
+}
+
+func (s *inboxSession) Mail(ctx context.Context, m smtp.Mail) error {
+	if s.in.onMail != nil {
+		if err := s.in.onMail(ctx, m); err != nil {
+			return err
+		}
+	}
+	s.m = message{mail: m, protocol: s.c.Protocol(m.UTF8), user: s.c.User(), helo: s.c.Hello(), client: s.c.Client().String()}
+	return nil
+}
+
+func (s *inboxSession) Rcpt(_ context.Context, r smtp.Rcpt) error {
+	if s.in.onRcpt != nil {
+		if err := s.in.onRcpt(r); err != nil {
+			return err
+		}
+	}
+	s.m.rcpts = append(s.m.rcpts, r)
+	return nil
+}
+
+func (s *inboxSession) Data(ctx context.Context, b *Body) (smtp.Reply, error) {
+	if s.in.onData != nil {
+		return s.in.onData(ctx, b)
+	}
+	var body bytes.Buffer
+	if _, err := io.Copy(&body, b); err != nil {
+		return smtp.Reply{}, err
+	}
+	s.m.body = body.String()
+	_, s.m.whole = b.Bytes()
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	s.in.messages = append(s.in.messages, s.m)
+	return smtp.Reply{}, nil
+}
+
+func (s *inboxSession) Reset() {
+	s.m = message{}
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	s.in.resets++
+}
+
+func (s *inboxSession) Close() {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	s.in.open--
+}
+
+// running is a server that a test started.
+type running struct {
+	*Server
+	t    testing.TB
+	addr string
+	in   *inbox
+}
+
+// start runs a server on loopback until the test ends.
+func start(t testing.TB, in *inbox, change func(*Options)) *running {
+	t.Helper()
+	if in == nil {
+		in = &inbox{}
+	}
+	o := Options{Hostname: "mx.example.com", Backend: in}
+	if change != nil {
+		change(&o)
+	}
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		if in.open != 0 {
+			t.Errorf("%d sessions were not closed", in.open)
+		}
+	})
+	return &running{Server: s, t: t, addr: l.Addr().String(), in: in}
+}
+
+// client is the test's end of a connection.
+type client struct {
+	t    testing.TB
+	raw  net.Conn
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func (r *running) dial() *client {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	return newClient(r.t, conn)
+}
+
+func newClient(t testing.TB, conn net.Conn) *client {
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return &client{t: t, raw: conn, conn: conn, in: bufio.NewReader(conn)}
+}
+
+// talk plays a transcript on a new connection. Its lines are
+//
+//	C: text      the client sends the text and CR LF, with the C lines that follow in one write
+//	C| "text"    the client sends the quoted text, and no more than that
+//	S: text      the server must send exactly this line
+//	S: text…     the server must send a line that begins so
+//	TLS          both begin TLS
+//	END          the server must close the connection
+//
+// and text after "#" at the beginning of a line explains.
+func (r *running) talk(script string) *client {
+	r.t.Helper()
+	c := r.dial()
+	c.talk(script)
+	return c
+}
+
+func (c *client) talk(script string) {
+	c.t.Helper()
+	var batch []byte
+	for line := range strings.Lines(script) {
+		line = strings.Trim(line, "\t\n")
+		kind, text := line[:min(2, len(line))], strings.TrimPrefix(line[min(2, len(line)):], " ")
+		switch kind {
+		case "", "# ":
+			continue
+		case "C:":
+			batch = append(append(batch, text...), "\r\n"...)
+			continue
+		case "C|":
+			raw, err := strconv.Unquote(text)
+			if err != nil {
+				c.t.Fatalf("%s: %v", line, err)
+			}
+			batch = append(batch, raw...)
+			continue
+		}
+		c.send(batch)
+		batch = nil
+		switch {
+		case kind == "S:":
+			c.expect(text)
+		case line == "TLS":
+			c.startTLS()
+		case line == "END":
+			c.expectEnd()
+		default:
+			c.t.Fatalf("not a line of a transcript: %s", line)
+		}
+	}
+	c.send(batch)
+}
+
+func (c *client) send(b []byte) {
+	c.t.Helper()
+	if len(b) == 0 {
+		return
+	}
+	if _, err := c.conn.Write(b); err != nil {
+		c.t.Fatalf("sending %.60q: %v", b, err)
+	}
+}
+
+func (c *client) expect(want string) {
+	c.t.Helper()
+	line, err := c.in.ReadString('\n')
+	if err != nil {
+		c.t.Fatalf("got %q, %v; want %q", line, err, want)
+	}
+	got, ok := strings.CutSuffix(line, "\r\n")
+	if !ok {
+		c.t.Fatalf("a line that does not end in CR LF: %q", line)
+	}
+	if start, open := strings.CutSuffix(want, "…"); open {
+		ok = strings.HasPrefix(got, start)
+	} else {
+		ok = got == want
+	}
+	if !ok {
+		c.t.Fatalf("S: %s\nwant %s", got, want)
+	}
+}
+
+func (c *client) expectEnd() {
+	c.t.Helper()
+	line, err := c.in.ReadString('\n')
+	var timeout net.Error
+	if err == nil || errors.As(err, &timeout) && timeout.Timeout() {
+		c.t.Fatalf("the connection goes on: %q, %v", line, err)
+	}
+	if line != "" {
+		c.t.Fatalf("the connection ends inside a line: %q", line)
+	}
+}
+
+func (c *client) startTLS() {
+	c.t.Helper()
+	conn := tls.Client(c.raw, &tls.Config{InsecureSkipVerify: true})
+	if err := conn.Handshake(); err != nil {
+		c.t.Fatalf("handshake: %v", err)
+	}
+	c.conn, c.in = conn, bufio.NewReader(conn)
+}
+
+var certificate = sync.OnceValue(func() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "mx.example.com"},
+		DNSNames:     []string{"mx.example.com"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
+
+func withTLS(o *Options) {
+	o.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}}
+}
+
+// bodies returns the bodies that the server took.
+func (r *running) bodies() []string {
+	var all []string
+	for _, m := range r.in.taken() {
+		all = append(all, m.body)
+	}
+	return all
+}
