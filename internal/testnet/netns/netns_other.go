@@ -1,0 +1,17 @@
+//go:build !linux
+
+package netns
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+)
+
+func isolate(cmd *exec.Cmd) { cmd.Err = errors.ErrUnsupported }
+
+// Setup is for Linux.
+func Setup(context.Context, Options) error { return errors.ErrUnsupported }
+
+// Bind is for Linux.
+func Bind(_, _ string) error { return errors.ErrUnsupported }
