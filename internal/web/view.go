@@ -1,0 +1,179 @@
+package web
+
+import (
+	"context"
+	"time"
+
+	"github.com/pawl-mail/pawl/internal/event"
+	"github.com/pawl-mail/pawl/internal/verify"
+)
+
+// Source is what the page shows. The node implements it over the packages that
+// do the work; the page itself computes nothing but layout.
+type Source interface {
+	Overview(ctx context.Context) (Overview, error)
+	// Destination explains how mail to a domain goes now; ErrNotFound if pawl
+	// has never heard of it.
+	Destination(ctx context.Context, domain string) (DestinationPage, error)
+	// Message shows a queued or finished delivery; ErrNotFound if there is none.
+	Message(ctx context.Context, id string) (MessagePage, error)
+}
+
+// Lab is the attacker of the demo; nil outside it.
+type Lab interface {
+	Attack(ctx context.Context) (LabState, error)
+	SetAttack(ctx context.Context, on bool) error
+}
+
+// Overview is the front page.
+type Overview struct {
+	Hostname string
+	Version  string
+	Mode     string // enforce, observe
+	Started  time.Time
+	Now      time.Time
+	Checks   []Check
+	Totals   Totals
+
+	Held         []Held
+	Destinations []Destination
+	Outcomes     []Outcomes
+	Events       []event.Event
+}
+
+// Check is one of the node's checks of itself.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Text string `json:"text"` // what was found
+	Do   string `json:"do,omitempty"`
+}
+
+// Totals are the figures at the top of the page; sessions are of the last 24 hours.
+type Totals struct {
+	Queued, Held                        int64
+	Destinations                        int64
+	Verified, Encrypted, Clear, Refused int64
+}
+
+// Held is a delivery that waits.
+type Held struct {
+	ID         string
+	From       string
+	Domain     string
+	Recipients int
+	Since      time.Time
+	Next       time.Time
+	Attempts   int
+	Why        string
+	Do         string
+	ByPolicy   bool
+	ByHand     bool
+}
+
+// Destination is a domain that mail was or may be sent to.
+type Destination struct {
+	Domain   string
+	Source   string // dane, sts, override, none
+	Mode     string // enforce, testing, none; empty without MTA-STS
+	ID       string
+	MX       []string // names, or the policy's patterns
+	Fetched  time.Time
+	Expires  time.Time
+	Failing  string // why the last refresh failed; empty: it did not
+	Override string
+	Observe  bool
+}
+
+// Outcomes are one destination's sessions of the last 24 hours.
+type Outcomes struct {
+	Domain                              string
+	Verified, Encrypted, Clear, Refused int64
+	Failures                            []Failure
+	Last                                time.Time
+}
+
+// Total is the number of sessions.
+func (o Outcomes) Total() int64 { return o.Verified + o.Encrypted + o.Clear + o.Refused }
+
+// Failure is a result type with how often it was seen.
+type Failure struct {
+	Result   string
+	Reason   string
+	MX       string
+	Sessions int64
+}
+
+// DestinationPage explains one destination.
+type DestinationPage struct {
+	Domain   string
+	Summary  string // one sentence: which policy holds and why
+	Postfix  string // what Postfix is told
+	Policy   []string
+	Steps    []verify.Step
+	Hosts    []Host
+	Outcomes Outcomes
+	Events   []event.Event
+	Held     []Held
+}
+
+// Host is one MX host of a destination.
+type Host struct {
+	Name        string
+	Preference  uint16
+	Addrs       []string
+	Demand      string // in words
+	Unreachable string
+	Cell        string
+	Steps       []verify.Step
+}
+
+// MessagePage is one delivery with the story of its attempts.
+type MessagePage struct {
+	Held
+	State      string
+	Size       int64
+	Received   time.Time
+	Expires    time.Time
+	Recipients []Recipient
+	Attempts   []Attempt
+}
+
+// Recipient is one recipient of a delivery.
+type Recipient struct {
+	Addr  string
+	State string
+	Reply string
+}
+
+// Attempt is one try, as the flight recorder kept it.
+type Attempt struct {
+	At        time.Time
+	Took      time.Duration
+	MX        string
+	Addr      string
+	Transport string
+	OK        bool
+	Why       string
+	Do        string
+	Section   string
+	Cell      string
+	Steps     []verify.Step
+	Lines     []string // what both sides said
+}
+
+// LabState is what the demo's attacker does.
+type LabState struct {
+	On      bool
+	Attack  string // what it does, for people
+	Domain  string // whom it attacks
+	Domains []LabDomain
+}
+
+// LabDomain is one domain of the demo's small Internet.
+type LabDomain struct {
+	Domain    string
+	Kind      string // "MTA-STS enforce", "DANE", "no policy" …
+	Delivered int64  // messages that reached the real host
+	Stolen    int64  // messages that reached the attacker
+}
