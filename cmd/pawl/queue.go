@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/pawl-mail/pawl/internal/node"
+	"github.com/pawl-mail/pawl/internal/relay/queue"
+)
+
+type queueCmd struct {
+	List    queueListCmd `cmd:"" help:"List deliveries that wait, or ended ones with --state."`
+	Show    queueShowCmd `cmd:"" help:"Show one delivery with the story of its attempts."`
+	Retry   queueActCmd  `cmd:"" help:"Try again now."`
+	Hold    queueActCmd  `cmd:"" help:"Do not try until released."`
+	Release queueActCmd  `cmd:"" help:"Try again what was held."`
+	Drop    queueActCmd  `cmd:"" help:"End without delivering and without a bounce."`
+}
+
+type queueListCmd struct {
+	output
+	Domain   string        `help:"Only mail for this destination." placeholder:"DOMAIN"`
+	State    []queue.State `help:"Only these states: queued, held, delivered, failed, dropped." placeholder:"STATE"`
+	ByPolicy bool          `help:"Only mail that a policy makes wait."`
+	Limit    int           `help:"At most so many." default:"100"`
+	After    string        `help:"Continue behind this delivery." placeholder:"ID"`
+}
+
+func (q *queueListCmd) Help() string {
+	return "Example: pawl queue list --by-policy --domain example.com"
+}
+
+func (q *queueListCmd) Run(ctx context.Context, top *cli) error {
+	var list []queue.Delivery
+	f := queue.Filter{Domain: q.Domain, States: q.State, ByPolicy: q.ByPolicy, Limit: q.Limit, After: q.After}
+	if err := top.call(ctx, "queue.list", f, &list); err != nil {
+		return err
+	}
+	if q.JSON {
+		if list == nil {
+			list = []queue.Delivery{}
+		}
+		return q.json(list)
+	}
+	if len(list) == 0 {
+		say("nothing waits")
+		return nil
+	}
+	for _, d := range list {
+		say("%s  %s  %s → %s", faint.Render(d.ID), stateWords(d), sender(d), bold.Render(d.Domain))
+		if d.Why != "" {
+			say("    %s", d.Why)
+		}
+		if d.Do != "" {
+			say("    %s", faint.Render(d.Do))
+		}
+		if d.State == queue.Queued {
+			say("    %s", faint.Render("tries "+strconv.Itoa(d.Attempts)+", next "+stamp(d.Next)))
+		}
+	}
+	if len(list) == q.Limit {
+		say("%s", faint.Render("more may follow: --after "+list[len(list)-1].ID))
+	}
+	return nil
+}
+
+func sender(d queue.Delivery) string {
+	if d.From == "" {
+		return "<>"
+	}
+	return d.From
+}
+
+func stateWords(d queue.Delivery) string {
+	switch {
+	case d.State == queue.Queued && d.ByPolicy:
+		return bad.Render("held by policy")
+	case d.State == queue.Queued && d.Attempts > 0:
+		return warn.Render("deferred")
+	case d.State == queue.Held:
+		return warn.Render("held by hand")
+	case d.State == queue.AllDelivered:
+		return good.Render("delivered")
+	case d.State == queue.SomeFailed:
+		return bad.Render("failed")
+	default:
+		return string(d.State)
+	}
+}
+
+type queueShowCmd struct {
+	output
+	ID string `arg:"" help:"A delivery's id."`
+}
+
+func (q *queueShowCmd) Run(ctx context.Context, top *cli) error {
+	var x node.Explanation
+	if err := top.call(ctx, "explain", node.ExplainParams{Subject: q.ID, OnlyQueue: true}, &x); err != nil {
+		return err
+	}
+	if q.JSON {
+		return q.json(x.Deliveries)
+	}
+	for _, d := range x.Deliveries {
+		printDelivery(d)
+	}
+	return nil
+}
+
+func printDelivery(d node.DeliveryStory) {
+	say("%s  %s  %s → %s", faint.Render(d.ID), stateWords(d.Delivery), sender(d.Delivery), bold.Render(d.Domain))
+	fact("message", "%s, %d bytes, received %s", d.Message.ID, d.Size, stamp(d.Received))
+	for _, r := range d.Recipients {
+		fact("to", "%s  %s  %s", r.Addr, r.State, faint.Render(r.Reply))
+	}
+	if d.Why != "" {
+		fact("why", "%s", d.Why)
+		fact("do", "%s", d.Do)
+	}
+	if d.Waiting() {
+		fact("next", "%s, until %s", stamp(d.Next), stamp(d.Expires))
+	}
+	for _, s := range d.Stories {
+		printStory(s)
+	}
+	say("")
+}
+
+func printStory(s queue.Story) {
+	mark := bad.Render("✗")
+	if s.OK {
+		mark = good.Render("✓")
+	}
+	say("  %s %s  %s %s", mark, stamp(s.At), s.Why, faint.Render(s.Do))
+	for _, t := range s.Tries {
+		where := t.MX
+		if t.Addr.IsValid() {
+			where += " [" + t.Addr.String() + "]"
+		}
+		say("      %s  %s %s", bold.Render(where), t.Transport, faint.Render(strings.TrimSpace(t.Took.Round(time.Millisecond).String()+" "+t.TLS+" "+t.Cell)))
+		say("        %s %s", t.Why, faint.Render(t.Section))
+		if t.Do != "" {
+			say("        %s", faint.Render(t.Do))
+		}
+		if t.Certificate != "" {
+			say("        %s", faint.Render("certificate: "+t.Certificate))
+		}
+	}
+}
+
+type queueActCmd struct {
+	output
+	ID     []string `arg:"" optional:"" help:"Deliveries by id."`
+	Domain string   `help:"All that wait for this destination." placeholder:"DOMAIN"`
+	All    bool     `help:"All that wait."`
+	Why    string   `help:"Kept with each delivery." placeholder:"TEXT"`
+}
+
+// Run does the act that the command is named after.
+func (q *queueActCmd) Run(ctx context.Context, top *cli, parsed *kong.Context) error {
+	act := queue.Act(strings.Fields(parsed.Command())[1])
+	if len(q.ID) == 0 && q.Domain == "" && !q.All {
+		return errors.New("name deliveries by id, a destination with --domain, or --all")
+	}
+	who := "the operator"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	var n int
+	if err := top.call(ctx, "queue.act", node.ActParams{Act: act, IDs: q.ID, Domain: q.Domain, Who: who, Why: q.Why}, &n); err != nil {
+		return err
+	}
+	if q.JSON {
+		return q.json(map[string]int{"changed": n})
+	}
+	say("%d changed", n)
+	if n == 0 {
+		return errBad
+	}
+	return nil
+}
