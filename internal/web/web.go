@@ -142,7 +142,7 @@ func (s *server) failed(w http.ResponseWriter, r *http.Request, err error) {
 		// The reader has gone.
 	default:
 		s.Log.ErrorContext(r.Context(), "a page could not be made", "path", r.URL.Path, "err", err)
-		s.problem(w, r, http.StatusInternalServerError, "This page could not be made", "The reason is in pawl's log. Mail is not affected.")
+		s.problem(w, r, http.StatusServiceUnavailable, "This page could not be made", "The reason is in pawl's log. Mail is not affected.")
 	}
 }
 
