@@ -14,6 +14,7 @@ import (
 
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -55,7 +56,7 @@ func newBrowser(t *testing.T) *browser {
 	if testing.Short() {
 		t.Skip("a browser is slow")
 	}
-	alloc, stopAlloc := chromedp.NewExecAllocator(t.Context(), append(chromedp.DefaultExecAllocatorOptions[:],
+	alloc, stopAlloc := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.WSURLReadTimeout(time.Minute))...)
@@ -73,8 +74,7 @@ func newBrowser(t *testing.T) *browser {
 	return &browser{ctx}
 }
 
-// open serves the source and opens a tab for it. When the test ends, the tab
-// must have had nothing to complain about and asked nobody else.
+// open serves the source and opens a tab for it.
 func (b *browser) open(t *testing.T, f *fake) *tab {
 	t.Helper()
 	srv := httptest.NewServer(New(f.options()))
@@ -87,7 +87,8 @@ func (b *browser) open(t *testing.T, f *fake) *tab {
 		srv.Close()
 	})
 	chromedp.ListenTarget(ctx, p.note)
-	p.run(network.Enable(), log.Enable(), runtime.Enable())
+	// A page asks for nothing while nobody looks at it: this tab is looked at.
+	p.run(network.Enable(), log.Enable(), runtime.Enable(), page.BringToFront())
 	return p
 }
 
