@@ -17,6 +17,7 @@ type Count struct {
 	Reason     string             `json:"reason,omitempty"`
 	MX         string             `json:"mx,omitempty"`
 	Transport  outcome.Transport  `json:"transport"`
+	Unverified bool               `json:"unverified,omitempty"` // called a success by a witness that looked at no certificate
 	Sessions   int64              `json:"sessions"`
 	Last       time.Time          `json:"last"`
 }
@@ -28,9 +29,9 @@ const maxCounts = 1000
 // latest first. An empty domain means all domains.
 func (l *Ledger) Since(ctx context.Context, org, domain string, from time.Time) ([]Count, error) {
 	rows, err := l.db.Read().QueryContext(ctx,
-		`SELECT domain, source, policy_type, result, reason, mx, transport, SUM(sessions), MAX(last) FROM outcome
+		`SELECT domain, source, policy_type, result, reason, mx, transport, unverified, CAST(SUM(sessions) AS BIGINT), MAX(last) FROM outcome
 		 WHERE org = $1 AND day >= $2 AND ($3 = '' OR domain = $3)
-		 GROUP BY domain, source, policy_type, result, reason, mx, transport
+		 GROUP BY domain, source, policy_type, result, reason, mx, transport, unverified
 		 ORDER BY MAX(last) DESC, domain LIMIT $4`,
 		org, from.UTC().Format(time.DateOnly), domain, maxCounts)
 	if err != nil {
@@ -40,10 +41,11 @@ func (l *Ledger) Since(ctx context.Context, org, domain string, from time.Time) 
 	var counts []Count
 	for rows.Next() {
 		var c Count
-		var last int64
-		if err := rows.Scan(&c.Domain, &c.Source, &c.PolicyType, &c.Result, &c.Reason, &c.MX, &c.Transport, &c.Sessions, &last); err != nil {
+		var last, unverified int64
+		if err := rows.Scan(&c.Domain, &c.Source, &c.PolicyType, &c.Result, &c.Reason, &c.MX, &c.Transport, &unverified, &c.Sessions, &last); err != nil {
 			return nil, fmt.Errorf("reading the counts of outcomes: %w", err)
 		}
+		c.Unverified = unverified == 1
 		c.Last = time.UnixMicro(last).UTC()
 		counts = append(counts, c)
 	}

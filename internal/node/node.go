@@ -122,7 +122,10 @@ func (n *Node) openData(ctx context.Context) (err error) {
 		return fmt.Errorf("opening the database: %w", err)
 	}
 	n.events = event.NewStore(n.db, n.w.Now, n.log)
-	n.ledger = ledger.New(ledger.Options{DB: n.db, Log: n.log, After: n.w.After})
+	n.ledger = ledger.New(ledger.Options{
+		DB: n.db, Log: n.log, After: n.w.After, Node: n.config.Hostname,
+		Testing: func(domain string) bool { return n.policy.Testing(domain) }, // there before anything is counted
+	})
 	return nil
 }
 

@@ -7,6 +7,7 @@ CREATE TABLE outcome (
     domain        TEXT   NOT NULL, -- recipient domain
     digest        TEXT   NOT NULL, -- of the columns below, hexadecimal
     source        TEXT   NOT NULL, -- relay, postfix, policy
+    node          TEXT   NOT NULL, -- the name of the node that saw it
     policy_type   TEXT   NOT NULL, -- tlsa, sts, no-policy-found
     policy_domain TEXT   NOT NULL,
     policy        TEXT   NOT NULL, -- JSON: strings and mx patterns
@@ -14,9 +15,11 @@ CREATE TABLE outcome (
     reason        TEXT   NOT NULL, -- failure-reason-code
     info          TEXT   NOT NULL, -- additional-information
     mx            TEXT   NOT NULL,
+    helo          TEXT   NOT NULL, -- what the MX host calls itself
     ip            TEXT   NOT NULL,
     source_ip     TEXT   NOT NULL,
     transport     TEXT   NOT NULL, -- none, clear, encrypted, verified
+    unverified    BIGINT NOT NULL, -- 1: called a success by a witness that looked at no certificate
     sessions      BIGINT NOT NULL,
     last          BIGINT NOT NULL, -- microseconds since 1970, UTC
     PRIMARY KEY (org, day, domain, digest)
