@@ -59,6 +59,12 @@ func mapAddr(top *cli) (string, error) {
 	return cfg.Postfix.Listen, nil
 }
 
+// tlsrptSocket is where Postfix tells its outcomes, or off.
+func tlsrptSocket(top *cli) (string, error) {
+	cfg, err := top.settings()
+	return cfg.TLSRPTSocket(), err
+}
+
 type postfixConfigCmd struct {
 	output
 	postfixVersion
@@ -78,6 +84,11 @@ func (p *postfixConfigCmd) Run(ctx context.Context, top *cli) error {
 		return err
 	}
 	settings := postfix.MainCF(v, addr)
+	if socket, err := tlsrptSocket(top); err != nil {
+		return err
+	} else if socket != config.Off {
+		settings = append(settings, postfix.TLSRPT(v, socket)...)
+	}
 	if p.JSON {
 		return p.json(settings)
 	}

@@ -42,6 +42,9 @@ func (c Config) Check() []Problem {
 	ps.within("policy.discovery_hold", c.Policy.DiscoveryHold, 0, 5*day)
 	ps.within("policy.warm", c.Policy.Warm, 0, 3650*day)
 	ps.listener("postfix.listen", c.Postfix.Listen)
+	if s := c.Postfix.TLSRPT; s != "" && s != Off && len(s) > maxSocketPath {
+		ps.add("postfix.tlsrpt", "a socket's path has at most %d letters, and this one has %d", maxSocketPath, len(s))
+	}
 	c.checkRelay(&ps)
 	ps.listener("web.listen", c.Web.Listen)
 	return ps
@@ -93,6 +96,10 @@ func narrowest(a netip.Addr) int {
 	}
 	return 24
 }
+
+// maxSocketPath is what the kernel takes for a socket's path (unix(7): 108 bytes
+// with a closing zero), less the four that pawl adds while it makes one.
+const maxSocketPath = 103
 
 type problems []Problem
 

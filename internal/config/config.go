@@ -52,9 +52,11 @@ type Policy struct {
 	Roots         string   `yaml:"roots"`          // PEM file of trusted CAs; none: the system's
 }
 
-// Postfix is the TLS policy map (socketmap).
+// Postfix is the two wires to Postfix: the TLS policy map (socketmap), and the
+// TLS-RPT socket.
 type Postfix struct {
 	Listen string `yaml:"listen"` // HOST:PORT or unix:PATH; off: not served
+	TLSRPT string `yaml:"tlsrpt"` // path of the socket for libtlsrpt; none: chosen by TLSRPTSocket; off: not made
 }
 
 // Relay is the outbound MTA.

@@ -98,6 +98,7 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		counter("postfix_malformed_total", "Connections of the TLS policy map that did not speak socketmap.", uint64(st.Malformed))
 		counter("postfix_refused_total", "Connections of the TLS policy map over the limit.", uint64(st.Refused))
 	}
+	m.collectTLSRPT(counter)
 	d := m.n.db.Stats()
 	counter("db_commits_total", "Commits of the database.", d.Commits)
 	gauge("observing", "1 if the node only observes policies.", flag(m.n.config.Policy.Mode == "observe"))

@@ -60,6 +60,8 @@ type Node struct {
 	relay    *relay.Relay
 	postfix  *postfix.Server
 
+	collector *postfix.Collector // nil: postfix.tlsrpt is off
+
 	started time.Time
 	mu      sync.Mutex
 	checks  []web.Check
@@ -186,6 +188,9 @@ func (n *Node) bind(ctx context.Context) error {
 		n.postfix = postfix.New(postfix.Options{Source: n.policy, Log: n.log, After: n.w.After})
 		n.bound.Postfix = l.Addr().String()
 		n.serve("TLS policy map", func(ctx context.Context) error { return n.postfix.Serve(ctx, l) })
+	}
+	if err := n.collect(); err != nil {
+		return err
 	}
 	for i, addr := range c.Relay.Listen {
 		if addr == config.Off {
@@ -342,6 +347,9 @@ func (n *Node) checkSelf(ctx context.Context) {
 	checks := []web.Check{
 		checkRoots(n.config, n.w), checkClock(n.w.Now()), checkData(n.config.Data), checkResolver(ctx, n.resolver),
 		checkValidation(n.config, n.resolver.CheckValidation(ctx, n.config.DNS.Signed, n.config.DNS.Bogus)),
+	}
+	if n.collector != nil {
+		checks = append(checks, checkCollector(n.collector.Stats()))
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
