@@ -38,6 +38,7 @@ type cli struct {
 	Policy  policyCmd  `cmd:"" help:"Which policy holds for mail to a domain, from where, until when, and what Postfix is told."`
 	Explain explainCmd `cmd:"" help:"How mail to a domain goes, or why a message waits, step by step."`
 	Queue   queueCmd   `cmd:"" help:"Look at mail that waits, and decide about it by hand."`
+	DKIM    dkimCmd    `cmd:"" name:"dkim" help:"Keys that sign the mail of your own domains."`
 	Postfix postfixCmd `cmd:"" help:"What Postfix needs in main.cf, and whether it is there."`
 	Check   configCmd  `cmd:"" name:"config" help:"Check the configuration and the machine, or print what is in force."`
 	Version versionCmd `cmd:"" help:"Print the version."`

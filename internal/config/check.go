@@ -46,6 +46,7 @@ func (c Config) Check() []Problem {
 		ps.add("postfix.tlsrpt", "a socket's path has at most %d letters, and this one has %d", maxSocketPath, len(s))
 	}
 	c.checkRelay(&ps)
+	c.checkDKIM(&ps)
 	ps.listener("web.listen", c.Web.Listen)
 	return ps
 }
@@ -82,6 +83,22 @@ func (c Config) checkRelay(ps *problems) {
 	}
 	if r.SourceIPv6.IsValid() && !r.SourceIPv6.Is6() {
 		ps.add("relay.source_ipv6", "%s is not an IPv6 address", r.SourceIPv6)
+	}
+}
+
+// maxSelectors caps the keys of one domain: each adds a signature to every message.
+const maxSelectors = 8
+
+func (c Config) checkDKIM(ps *problems) {
+	for i, d := range c.DKIM {
+		key := fmt.Sprintf("dkim[%d]", i)
+		if d.Domain == "" {
+			ps.add(key, "names no domain; write domain: example.com")
+		}
+		ps.between(key+".selectors", len(d.Selectors), 1, maxSelectors)
+		if d.Service != "" {
+			ps.oneOf(key+".service", d.Service, "email", "tlsrpt")
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ type Config struct {
 	Policy   Policy  `yaml:"policy"`
 	Postfix  Postfix `yaml:"postfix"`
 	Relay    Relay   `yaml:"relay"`
+	DKIM     []DKIM  `yaml:"dkim"`
 	Web      Web     `yaml:"web"`
 }
 
@@ -77,6 +78,15 @@ type Relay struct {
 	SourceIPv6  Address   `yaml:"source_ipv6"`
 }
 
+// DKIM names keys that sign the mail of one domain: files of the data folder,
+// dkim/DOMAIN/SELECTOR.pem.
+type DKIM struct {
+	Domain     string   `yaml:"domain"`
+	Selectors  []string `yaml:"selectors"`
+	Subdomains bool     `yaml:"subdomains"` // they sign for its subdomains as well
+	Service    string   `yaml:"service"`    // email, tlsrpt; empty: email
+}
+
 // Web is the dashboard, the API and the metrics.
 type Web struct {
 	Listen string `yaml:"listen"`
@@ -125,6 +135,9 @@ func Default() Config {
 		Web: Web{Listen: "127.0.0.1:8480"},
 	}
 }
+
+// DKIMFolder is where the keys that sign mail are.
+func (c Config) DKIMFolder() string { return filepath.Join(c.Data, "dkim") }
 
 // ControlSocket is the path of the socket through which the command line
 // speaks to the running server.

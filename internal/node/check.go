@@ -34,7 +34,11 @@ func Check(ctx context.Context, c config.Config, w Wiring) []web.Check {
 	}
 	defer r.Close()
 	v := r.CheckValidation(ctx, c.DNS.Signed, c.DNS.Bogus)
-	return append(checks, checkResolver(ctx, r), checkValidation(c, v))
+	checks = append(checks, checkResolver(ctx, r), checkValidation(c, v))
+	if len(c.DKIM) > 0 {
+		checks = append(checks, checkKeys(ctx, c, r))
+	}
+	return checks
 }
 
 func checkRoots(c config.Config, w Wiring) web.Check {

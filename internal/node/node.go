@@ -19,6 +19,7 @@ import (
 	"github.com/pawl-mail/pawl/internal/config"
 	"github.com/pawl-mail/pawl/internal/control"
 	"github.com/pawl-mail/pawl/internal/db"
+	"github.com/pawl-mail/pawl/internal/dkim"
 	"github.com/pawl-mail/pawl/internal/event"
 	"github.com/pawl-mail/pawl/internal/ledger"
 	"github.com/pawl-mail/pawl/internal/policy"
@@ -58,6 +59,7 @@ type Node struct {
 	queue    *queue.Queue
 	deliver  *deliver.Deliverer
 	relay    *relay.Relay
+	signer   *dkim.Signer
 	postfix  *postfix.Server
 
 	collector *postfix.Collector // nil: postfix.tlsrpt is off
@@ -154,11 +156,14 @@ func (n *Node) openWorld(context.Context) (err error) {
 // makeRelay makes the queue, what empties it and what fills it.
 func (n *Node) makeRelay(ctx context.Context) (err error) {
 	r := n.config.Relay
+	if n.signer, err = signer(n.config, n.w.Now); err != nil {
+		return err
+	}
 	n.queue, err = queue.New(ctx, queue.Options{
 		DB: n.db, Spool: filepath.Join(n.config.Data, "spool"), Node: n.config.Hostname, Now: n.w.Now, After: n.w.After, Log: n.log,
 		Lifetime: r.Lifetime.Std(), RetryFirst: r.RetryFirst.Std(), RetryMax: r.RetryMax.Std(),
 		Concurrency: r.Concurrency, Destination: r.Destination, History: r.History.Std(),
-		Bounce: bounce.New(bounce.Options{Hostname: n.config.Hostname, Now: n.w.Now, Body: n.newBody}),
+		Bounce: bounce.New(bounce.Options{Hostname: n.config.Hostname, Now: n.w.Now, Body: n.newBody, Signer: n.signer}),
 		OnHeld: n.held,
 	})
 	if err != nil {
@@ -170,7 +175,7 @@ func (n *Node) makeRelay(ctx context.Context) (err error) {
 	})
 	n.relay, err = relay.New(relay.Options{
 		Queue: n.queue, Hostname: n.config.Hostname, Networks: prefixes(r.Networks), MaxSize: int64(r.MaxSize),
-		MaxRecipients: r.MaxRcpts, Connections: r.Connections, PerClient: r.PerClient, Now: n.w.Now, Log: n.log,
+		MaxRecipients: r.MaxRcpts, Connections: r.Connections, PerClient: r.PerClient, Signer: n.signer, Now: n.w.Now, Log: n.log,
 	})
 	return err
 }

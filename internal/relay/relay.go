@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pawl-mail/pawl/internal/dkim"
 	"github.com/pawl-mail/pawl/internal/relay/queue"
 	"github.com/pawl-mail/pawl/internal/smtp/server"
 )
@@ -39,6 +40,7 @@ type Options struct {
 	MaxRecipients int            // of one message
 	Connections   int            // at once
 	PerClient     int            // at once, from one address
+	Signer        *dkim.Signer   // of the operator's own domains; nil: nothing is signed
 	Now           func() time.Time
 	Log           *slog.Logger
 }

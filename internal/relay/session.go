@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/pawl-mail/pawl/internal/db"
+	"github.com/pawl-mail/pawl/internal/dkim"
 	"github.com/pawl-mail/pawl/internal/relay/queue"
 	"github.com/pawl-mail/pawl/internal/resolve"
 	"github.com/pawl-mail/pawl/internal/smtp"
@@ -80,6 +81,10 @@ func (s *session) Data(ctx context.Context, body *server.Body) (smtp.Reply, erro
 		return smtp.Reply{}, s.failed(id, err)
 	}
 	head := &headWatch{to: b}
+	signing := s.relay.opts.Signer.Begin()
+	if signing != nil {
+		head.to = io.MultiWriter(b, signing)
+	}
 	if _, err := io.Copy(head, body); err != nil {
 		b.Discard()
 		return smtp.Reply{}, s.failed(id, err)
@@ -88,6 +93,10 @@ func (s *session) Data(ctx context.Context, body *server.Body) (smtp.Reply, erro
 		b.Discard()
 		s.relay.refused.Add(1)
 		return smtp.Reply{}, smtp.Errorf(554, smtp.Enhanced{5, 4, 6}, "the message has passed %d hosts; it goes in circles", n)
+	}
+	if err := s.sign(id, signing, b); err != nil {
+		b.Discard()
+		return smtp.Reply{}, s.failed(id, err)
 	}
 	_, err := s.relay.opts.Queue.Enqueue(ctx, queue.Submission{
 		Message: queue.Message{
@@ -101,6 +110,23 @@ func (s *session) Data(ctx context.Context, body *server.Body) (smtp.Reply, erro
 	}
 	s.relay.accepted.Add(1)
 	return smtp.Reply{Code: 250, Enhanced: smtp.Enhanced{2, 0, 0}, Lines: []string{"queued as " + id}}, nil
+}
+
+// sign puts the message's signatures in front of it. What cannot be signed for
+// what it is goes as it is; a key that does not work makes the client wait.
+func (s *session) sign(id string, m *dkim.Message, b *queue.Body) error {
+	if m == nil {
+		return nil
+	}
+	fields, err := m.Close()
+	if errors.Is(err, dkim.ErrUnsigned) {
+		s.relay.opts.Log.Warn("relay: taken without a DKIM signature", slog.String("message", id), slog.Any("err", err))
+		return nil
+	}
+	if err != nil || len(fields) == 0 {
+		return err
+	}
+	return b.Prepend(fields)
 }
 
 // trace is the Received line of this message.

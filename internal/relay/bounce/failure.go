@@ -1,6 +1,7 @@
 package bounce
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/db"
+	"github.com/pawl-mail/pawl/internal/dkim"
 	"github.com/pawl-mail/pawl/internal/relay/queue"
 	"github.com/pawl-mail/pawl/internal/resolve"
 )
@@ -21,6 +23,7 @@ type Options struct {
 	Hostname string // the reporting MTA
 	Now      func() time.Time
 	Body     func() *queue.Body // an empty body of the queue that the bounces go to
+	Signer   *dkim.Signer       // signs for Hostname, if it has a key for it; nil: nothing is signed
 }
 
 // New returns a function that makes the bounce of a failure, for
@@ -56,12 +59,22 @@ func New(o Options) func(context.Context, queue.Failure) (*queue.Submission, err
 			Notify: "NEVER", // RFC 3461 §6.2
 		}}}
 		s.Body = o.Body()
-		if _, err := s.Body.Write(n.Write()); err != nil {
+		if err := o.write(s.Body, n.Write()); err != nil {
 			s.Body.Discard()
 			return nil, fmt.Errorf("writing the bounce of delivery %s: %w", d.ID, err)
 		}
 		return s, nil
 	}
+}
+
+// write writes a notification and, before it, its signatures.
+func (o Options) write(body *queue.Body, text []byte) error {
+	signatures, err := o.Signer.Sign(o.Hostname, dkim.Email, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	_, err = body.Write(append(signatures, text...))
+	return err
 }
 
 // told chooses the recipients whose failure the sender wants to hear of: all

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +72,46 @@ func (b *Body) toFile() error {
 		return fmt.Errorf("writing a spool file: %w", err)
 	}
 	b.mem = nil
+	return nil
+}
+
+// Prepend puts text in front of what was taken, which is what a signature must
+// come before and can only be made after. A body in a file is copied for it.
+func (b *Body) Prepend(text []byte) error {
+	if b.err != nil {
+		return b.err
+	}
+	if b.file == nil && len(text)+len(b.mem) <= InlineBody {
+		b.mem = append(append(make([]byte, 0, len(text)+len(b.mem)), text...), b.mem...)
+		b.size += int64(len(text))
+		return nil
+	}
+	n := &Body{spool: b.spool, mem: text}
+	if b.err = b.copyTo(n); b.err != nil {
+		n.Discard()
+		return b.err
+	}
+	b.Discard()
+	n.size = b.size + int64(len(text))
+	*b = *n
+	return nil
+}
+
+// copyTo writes what was taken behind the text of n, in a file.
+func (b *Body) copyTo(n *Body) error {
+	if err := n.toFile(); err != nil {
+		return err
+	}
+	var from io.Reader = bytes.NewReader(b.mem)
+	if b.file != nil {
+		var err error
+		if from, err = b.rewind(); err != nil {
+			return err
+		}
+	}
+	if _, err := n.out.ReadFrom(from); err != nil {
+		return fmt.Errorf("copying a spool file: %w", err)
+	}
 	return nil
 }
 
