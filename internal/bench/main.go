@@ -32,6 +32,7 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"map", "cached answers of the TLS policy map for Postfix, against a netstring echo server", benchMap},
 		{"fill", "an empty cache filling over DNS and HTTPS, against bare GETs", fill},
+		{"tlsrpt-socket", "outcomes that Postfix tells at the TLS-RPT socket, and how many are lost", benchDatagrams},
 	}
 }
 
@@ -41,6 +42,10 @@ func roles() map[string]func(ctx context.Context, args []string) error {
 		"map-server": mapServer,
 		"map-floor":  mapFloor,
 		"map-load":   mapLoad,
+
+		"datagram-reader": datagramReader,
+		"datagram-floor":  datagramFloor,
+		"datagram-sender": datagramSender,
 	}
 }
 
