@@ -107,7 +107,7 @@ type Engine struct {
 	o       Options
 	now     func() time.Time
 	log     *slog.Logger
-	observe map[string]bool
+	observe atomic.Pointer[observing]
 	memory  *otter.Cache[string, *slot]
 	rows    rows
 	count   counters
@@ -150,17 +150,14 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		o: o, now: o.Now, log: o.Log, memory: memory,
-		observe: make(map[string]bool, len(o.ObserveOnly)),
 		flights: make(map[string]*flight),
 		looks:   make(chan struct{}, maxLooks),
 	}
-	for _, name := range o.ObserveOnly {
-		domain, err := resolve.Name(name)
-		if err != nil {
-			return nil, fmt.Errorf("policy: the observed destination %q: %w", name, err)
-		}
-		e.observe[domain] = true
+	observe, err := e.PrepareObserve(o.Observe, o.ObserveOnly)
+	if err != nil {
+		return nil, err
 	}
+	observe()
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.rows = rows{db: o.DB, org: o.Org, log: o.Log, unsaved: make(map[string]*state), touched: make(map[string]int64), dirty: make(map[string]bool)}
 	e.overrides.engine = e
@@ -217,11 +214,6 @@ func (e *Engine) Close(ctx context.Context) error {
 
 // Flush waits until all that was learnt so far is stored.
 func (e *Engine) Flush(ctx context.Context) error { return e.rows.flush(ctx) }
-
-// observed reports whether nothing may be stopped on the way to a domain.
-func (e *Engine) observed(domain string, o *Override) bool {
-	return e.o.Observe || e.observe[domain] || o != nil && o.Kind == OverrideObserve
-}
 
 // domainOf is the form in which a destination is known here.
 func domainOf(name string) (string, error) {

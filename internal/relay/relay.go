@@ -49,6 +49,8 @@ type Options struct {
 type Relay struct {
 	opts Options
 	smtp *server.Server
+	live atomic.Pointer[Live]
+	door door
 
 	accepted, refused, failed atomic.Int64
 }
@@ -56,10 +58,13 @@ type Relay struct {
 // New returns a Relay. It serves after [Relay.Serve] is called.
 func New(o Options) (*Relay, error) {
 	r := &Relay{opts: o}
+	r.door.shut.L = &r.door.mu
+	live := o.live()
+	r.live.Store(&live)
 	var err error
 	r.smtp, err = server.New(server.Options{
 		Hostname: o.Hostname, Backend: r, Log: o.Log,
-		Limits: server.Limits{Size: o.MaxSize, Connections: o.Connections, PerClient: o.PerClient, Recipients: o.MaxRecipients},
+		Limits: live.limits(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the relay: %w", err)
@@ -102,5 +107,5 @@ func (r *Relay) Stats() Stats {
 // mayRelay reports whether a client's mail is taken.
 func (r *Relay) mayRelay(client netip.Addr) bool {
 	client = client.Unmap()
-	return slices.ContainsFunc(r.opts.Networks, func(n netip.Prefix) bool { return n.Contains(client) })
+	return slices.ContainsFunc(r.live.Load().Networks, func(n netip.Prefix) bool { return n.Contains(client) })
 }

@@ -22,10 +22,15 @@ type session struct {
 	conn  *server.Conn
 	mail  smtp.Mail
 	rcpts []queue.Destined
+
+	inside bool // a transaction has passed the door
 }
 
 // NewSession implements [server.Backend].
 func (r *Relay) NewSession(_ context.Context, c *server.Conn) (server.Session, error) {
+	if r.door.closed() {
+		return nil, errDraining
+	}
 	return &session{relay: r, conn: c}, nil
 }
 
@@ -35,6 +40,9 @@ func (s *session) Mail(_ context.Context, m smtp.Mail) error {
 	if !s.relay.mayRelay(client) {
 		s.relay.refused.Add(1)
 		return smtp.Errorf(550, smtp.Enhanced{5, 7, 1}, "%s may not relay here; its network is to be named in relay.networks", client.Unmap())
+	}
+	if s.inside = s.relay.door.enter(); !s.inside {
+		return errDraining
 	}
 	s.mail, s.rcpts = m, s.rcpts[:0]
 	return nil
@@ -160,10 +168,20 @@ func (s *session) failed(id string, err error) error {
 }
 
 // Reset implements [server.Session].
-func (s *session) Reset() { s.mail, s.rcpts = smtp.Mail{}, s.rcpts[:0] }
+func (s *session) Reset() {
+	s.mail, s.rcpts = smtp.Mail{}, s.rcpts[:0]
+	s.leave()
+}
 
 // Close implements [server.Session].
-func (s *session) Close() {}
+func (s *session) Close() { s.leave() }
+
+func (s *session) leave() {
+	if s.inside {
+		s.inside = false
+		s.relay.door.leave()
+	}
+}
 
 // headWatch writes on and keeps the beginning, for the header section.
 type headWatch struct {

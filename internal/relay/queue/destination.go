@@ -150,6 +150,7 @@ func (q *Queue) forget(now time.Time) {
 func (q *Queue) leave(d *dest, j *Job) {
 	if d.running[j.ID] == j {
 		delete(d.running, j.ID)
+		q.calm.Broadcast()
 	}
 	if d.asking {
 		d.gone[j.ID] = true

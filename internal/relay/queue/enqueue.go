@@ -102,7 +102,7 @@ func (q *Queue) prepare(ctx context.Context, s *Submission) (*newRows, error) {
 	if !text(s.From) || !text(s.EnvID) || !text(s.Ret) {
 		return nil, ErrText
 	}
-	rows := &newRows{message: s.Message, expires: s.Received.Add(q.opts.Lifetime)}
+	rows := &newRows{message: s.Message, expires: s.Received.Add(q.tuning().Lifetime)}
 	if err := rows.split(s.Recipients); err != nil {
 		return nil, err
 	}

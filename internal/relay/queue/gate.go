@@ -47,7 +47,7 @@ func (q *Queue) judge(d *dest, j *Job, r Result, now time.Time) (*standing, []*J
 	default:
 		d.proven = true
 		if r.final() {
-			d.limit = min(d.limit+1, q.opts.Destination)
+			d.limit = min(d.limit+1, q.tuning().Destination)
 		}
 	}
 	if !r.DestinationDown {

@@ -78,6 +78,8 @@ func (q *Queue) arrived(r *newRows) {
 		switch {
 		case n.job == nil:
 			q.dueAt(t, r.message.Received)
+		case q.running && q.paused: // since it was offered
+			q.jobs.Go(func() { q.release(d, []*Job{n.job}) })
 		case !q.running:
 			q.leave(d, n.job) // its lease ends with our tenure
 			q.dueAt(t, r.message.Received)

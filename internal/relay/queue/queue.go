@@ -35,6 +35,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/db"
@@ -81,13 +82,16 @@ type Failure struct {
 type Queue struct {
 	opts   Options
 	wake   chan struct{} // something became due
+	tuned  atomic.Pointer[Tuning]
 	jobs   sync.WaitGroup
 	counts counts
 
 	// The lock is never held while the database is asked for anything: the
 	// writer takes it to tell what is durable.
 	mu        sync.Mutex
-	running   bool // Run has begun and not been told to end
+	running   bool      // Run has begun and not been told to end
+	paused    bool      // nothing is begun until it is resumed
+	calm      sync.Cond // a delivery has left, or the pause is over
 	dests     map[target]*dest
 	lines     [classes]line
 	newcomers []*dest // destinations in the order in which they came, the latest last
@@ -102,6 +106,8 @@ type Queue struct {
 // from the spool what a crash left there.
 func New(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{opts: o, dests: map[target]*dest{}, wake: make(chan struct{}, 1)}
+	q.tuned.Store(o.tuning())
+	q.calm.L = &q.mu
 	if err := q.openSpool(ctx); err != nil {
 		return nil, err
 	}

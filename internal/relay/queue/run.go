@@ -187,14 +187,14 @@ func (r *runner) start() {
 // fit reports whether attempts may be begun: what they come to can be stored,
 // and the deliveries are ours.
 func (q *Queue) fit(now time.Time) bool {
-	return q.running && len(q.unstored)+q.offered == 0 && (!q.shared() || now.Before(q.tenure.until))
+	return q.running && !q.paused && len(q.unstored)+q.offered == 0 && (!q.shared() || now.Before(q.tenure.until))
 }
 
 // room reports whether a class may have one more slot. Destinations that are
 // down have half of them at most, and together with those of which nothing is
 // known yet three quarters; the rest is kept for those that work.
 func (q *Queue) room(c class) bool {
-	all := q.opts.Concurrency
+	all := q.tuning().Concurrency
 	ill, new := q.lines[down].taken, q.lines[unknown].taken
 	if q.lines[live].taken+new+ill >= all {
 		return false
@@ -294,7 +294,7 @@ func (r *runner) take(d *dest, c class, n int) *Job {
 
 // awaited reports whether another destination waits for the slot of a worker.
 func (q *Queue) awaited(of class, now time.Time) bool {
-	full := q.lines[live].taken+q.lines[unknown].taken+q.lines[down].taken >= q.opts.Concurrency
+	full := q.lines[live].taken+q.lines[unknown].taken+q.lines[down].taken >= q.tuning().Concurrency
 	for c := range classes {
 		h := q.lines[c].heap
 		if len(h) > 0 && !h[0].at.After(now) && (c == of || full) && !q.room(c) {
@@ -326,7 +326,13 @@ func (r *runner) refill(d *dest, now time.Time) {
 		}
 		b.next = now.Add(pollEvery)
 	}
-	d.ready = append(d.ready, r.admit(d, b.jobs)...)
+	if jobs := r.admit(d, b.jobs); r.paused {
+		r.mu.Unlock()
+		r.release(d, jobs)
+		r.mu.Lock()
+	} else {
+		d.ready = append(d.ready, jobs...)
+	}
 	if !b.next.IsZero() && (d.due.IsZero() || b.next.Before(d.due)) {
 		d.due = b.next
 	}
@@ -345,6 +351,7 @@ func (q *Queue) admit(d *dest, jobs []*Job) []*Job {
 		}
 	}
 	d.asking, d.gone = false, nil
+	q.calm.Broadcast()
 	return ours
 }
 
@@ -441,9 +448,10 @@ func (q *Queue) wakeUp() {
 
 // backoff is the wait after the nth failure in a row, n from 1 on.
 func (q *Queue) backoff(n int) time.Duration {
-	wait := min(q.opts.RetryFirst, q.opts.RetryMax)
-	for i := 1; i < n && wait < q.opts.RetryMax; i++ {
-		wait = min(2*wait, q.opts.RetryMax)
+	t := q.tuning()
+	wait := min(t.RetryFirst, t.RetryMax)
+	for i := 1; i < n && wait < t.RetryMax; i++ {
+		wait = min(2*wait, t.RetryMax)
 	}
 	return wait + time.Duration(jitter*rand.Float64()*float64(wait))
 }

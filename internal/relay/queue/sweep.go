@@ -53,7 +53,7 @@ func (q *Queue) sweepOnce(ctx context.Context) error {
 		return err
 	}
 	for range maxPurges {
-		n, err := q.purge(ctx, now.Add(-q.opts.History))
+		n, err := q.purge(ctx, now.Add(-q.tuning().History))
 		if err != nil || n < purgeBatch {
 			return err
 		}

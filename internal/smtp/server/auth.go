@@ -80,7 +80,7 @@ func (c *Conn) check(cred Credentials) error {
 	var refusal *smtp.Error
 	if errors.As(err, &refusal) && !refusal.Temporary() {
 		c.log().Warn("smtp: AUTH refused", "user", cred.User, "reply", refusal.Error())
-		if c.authErrors++; c.authErrors >= c.s.o.Limits.AuthErrors {
+		if c.authErrors++; c.authErrors >= c.limits.AuthErrors {
 			c.say(refusal.Code, refusal.Enhanced, refusal.Text)
 			return c.end(421, smtp.Enhanced{4, 7, 0}, "too many failures of AUTH")
 		}

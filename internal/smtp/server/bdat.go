@@ -40,7 +40,7 @@ func (c *Conn) bdat(arg string) error {
 	// The chunk comes all the same (RFC 3030 §2).
 	buf := c.s.buffers.get(smallBody)
 	defer c.s.buffers.put(buf)
-	err := src.skip(buf, max(minOverrun, c.s.o.Limits.Size))
+	err := src.skip(buf, max(minOverrun, c.limits.Size))
 	if errors.Is(err, errEndless) {
 		return c.end(552, smtp.Enhanced{5, 3, 4}, "the chunk is much too large")
 	}

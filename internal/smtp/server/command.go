@@ -32,7 +32,7 @@ func (c *Conn) readCommand() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if c.idling++; c.idling > c.s.o.Limits.Idling {
+	if c.idling++; c.idling > c.limits.Idling {
 		return "", c.end(421, smtp.Enhanced{4, 7, 0}, "too many commands without mail")
 	}
 	return string(line), nil
@@ -148,7 +148,7 @@ func (c *Conn) fail(code int, enhanced smtp.Enhanced, text string) error {
 		return errEnd
 	}
 	if code >= 500 {
-		if c.errors++; c.errors > c.s.o.Limits.Errors {
+		if c.errors++; c.errors > c.limits.Errors {
 			return c.end(421, smtp.Enhanced{4, 7, 0}, "too many errors")
 		}
 	}
@@ -208,7 +208,7 @@ func (c *Conn) extensions() []string {
 		}
 	}
 	if o.offers(smtp.Size) {
-		lines = append(lines, smtp.Size+" "+strconv.FormatInt(o.Limits.Size, 10))
+		lines = append(lines, smtp.Size+" "+strconv.FormatInt(c.limits.Size, 10))
 	}
 	if c.offersStartTLS() {
 		lines = append(lines, smtp.StartTLS)
@@ -258,7 +258,7 @@ func (c *Conn) mailFrom(arg string) error {
 	if err != nil {
 		return c.refuse("MAIL", err)
 	}
-	if limit := c.s.o.Limits.Size; m.Size > limit {
+	if limit := c.limits.Size; m.Size > limit {
 		return c.refuse("MAIL", tooLarge(limit)) // RFC 1870 §6.1
 	}
 	err = c.call(c.s.o.Timeouts.Answer, func(ctx context.Context) error { return c.session.Mail(ctx, m) })
@@ -280,9 +280,9 @@ func (c *Conn) rcptTo(arg string) error {
 		return c.fail(503, smtp.Enhanced{5, 5, 1}, "say MAIL first")
 	case c.mail.chunking:
 		return c.fail(503, smtp.Enhanced{5, 5, 1}, "the message has begun")
-	case c.mail.rcpts >= c.s.o.Limits.Recipients:
+	case c.mail.rcpts >= c.limits.Recipients:
 		// RFC 5321 §4.5.3.1.10
-		return c.fail(452, smtp.Enhanced{4, 5, 3}, fmt.Sprintf("more than %d recipients, send to the others again", c.s.o.Limits.Recipients))
+		return c.fail(452, smtp.Enhanced{4, 5, 3}, fmt.Sprintf("more than %d recipients, send to the others again", c.limits.Recipients))
 	}
 	offer := c.offer()
 	offer.UTF8 = c.mail.utf8

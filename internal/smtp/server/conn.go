@@ -17,6 +17,7 @@ import (
 // use inside the callbacks only.
 type Conn struct {
 	s      *Server
+	limits *Limits // those that held when it began
 	ctx    context.Context
 	cancel context.CancelFunc
 	unhook func() bool // from the context of Serve
@@ -47,7 +48,7 @@ type transaction struct {
 }
 
 func newConn(ctx context.Context, s *Server, raw net.Conn) *Conn {
-	c := &Conn{s: s, raw: raw, conn: raw}
+	c := &Conn{s: s, limits: s.limits.Load(), raw: raw, conn: raw}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.unhook = context.AfterFunc(ctx, c.cut)
 	c.in = smtp.NewReader(c)

@@ -38,7 +38,7 @@ func (c *Conn) data(arg string) error {
 
 // receive takes in the content of a message and replies to it.
 func (c *Conn) receive(src source) error {
-	body := &Body{src: src, limit: c.s.o.Limits.Size}
+	body := &Body{src: src, limit: c.limits.Size}
 	defer body.release(&c.s.buffers)
 	body.fill(&c.s.buffers)
 	var reply smtp.Reply
@@ -98,7 +98,7 @@ func (c *Conn) refuseMessage(body *Body, refusal error) error {
 	case body.err != nil && !errors.Is(body.err, io.EOF) && !errors.As(body.err, &reply):
 		return body.err // the connection broke
 	}
-	err := body.src.skip(body.buf, max(minOverrun, c.s.o.Limits.Size))
+	err := body.src.skip(body.buf, max(minOverrun, c.limits.Size))
 	if errors.Is(err, errEndless) {
 		return c.end(552, smtp.Enhanced{5, 3, 4}, "the message is much too large")
 	}

@@ -102,13 +102,7 @@ func (o Options) filled() (Options, error) {
 	case o.TLS == nil && (o.ImplicitTLS || o.TLSOnly || o.Auth != nil):
 		return o, errors.New("smtp server: implicit TLS, TLS only and AUTH need a TLS configuration")
 	}
-	orDefault(&o.Limits.Size, MaxSize)
-	orDefault(&o.Limits.Connections, MaxConnections)
-	orDefault(&o.Limits.PerClient, MaxPerClient)
-	orDefault(&o.Limits.Recipients, MaxRecipients)
-	orDefault(&o.Limits.Idling, MaxIdling)
-	orDefault(&o.Limits.Errors, MaxErrors)
-	orDefault(&o.Limits.AuthErrors, MaxAuthErrors)
+	o.Limits = o.Limits.filled()
 	orDefault(&o.Timeouts.Command, CommandTimeout)
 	orDefault(&o.Timeouts.Content, ContentTimeout)
 	orDefault(&o.Timeouts.Message, MessageTimeout)
@@ -120,6 +114,18 @@ func (o Options) filled() (Options, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return o, nil
+}
+
+// filled returns the limits with defaults in place of zero values.
+func (l Limits) filled() Limits {
+	orDefault(&l.Size, MaxSize)
+	orDefault(&l.Connections, MaxConnections)
+	orDefault(&l.PerClient, MaxPerClient)
+	orDefault(&l.Recipients, MaxRecipients)
+	orDefault(&l.Idling, MaxIdling)
+	orDefault(&l.Errors, MaxErrors)
+	orDefault(&l.AuthErrors, MaxAuthErrors)
+	return l
 }
 
 // offers reports whether the options leave an extension on.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/smtp"
@@ -25,6 +26,7 @@ const (
 // Server receives mail. It is safe for concurrent use.
 type Server struct {
 	o       Options
+	limits  atomic.Pointer[Limits]
 	buffers buffers
 
 	mu        sync.Mutex
@@ -41,13 +43,22 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
+	s := &Server{
 		o:         o,
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*Conn]struct{}),
 		clients:   make(map[netip.Prefix]int),
 		drained:   make(chan struct{}),
-	}, nil
+	}
+	s.limits.Store(&o.Limits)
+	return s, nil
+}
+
+// SetLimits changes the limits. A connection keeps those that it began with;
+// the two numbers of connections hold from the next one on.
+func (s *Server) SetLimits(l Limits) {
+	l = l.filled()
+	s.limits.Store(&l)
 }
 
 // Serve takes connections until [Server.Shutdown] is called or ctx ends, and
@@ -107,7 +118,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, take func(net.Conn)
 func (s *Server) admit(ctx context.Context, raw net.Conn) *Conn {
 	c := newConn(ctx, s, raw)
 	s.mu.Lock()
-	full := len(s.conns) >= s.o.Limits.Connections
+	full := len(s.conns) >= s.limits.Load().Connections
 	stopping := s.stopping
 	if !full && !stopping {
 		s.conns[c] = struct{}{}
@@ -131,7 +142,7 @@ func (s *Server) admit(ctx context.Context, raw net.Conn) *Conn {
 func (s *Server) enter(client netip.Prefix) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.clients[client] >= s.o.Limits.PerClient {
+	if s.clients[client] >= s.limits.Load().PerClient {
 		return false
 	}
 	s.clients[client]++
