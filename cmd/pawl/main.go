@@ -39,6 +39,9 @@ type cli struct {
 	Explain explainCmd `cmd:"" help:"How mail to a domain goes, or why a message waits, step by step."`
 	Queue   queueCmd   `cmd:"" help:"Look at mail that waits, and decide about it by hand."`
 	DKIM    dkimCmd    `cmd:"" name:"dkim" help:"Keys that sign the mail of your own domains."`
+	Reload  reloadCmd  `cmd:"" help:"Read the configuration again, and put in force what can change without a restart."`
+	Drain   drainCmd   `cmd:"" help:"Take no new mail and begin no delivery, for maintenance."`
+	Resume  resumeCmd  `cmd:"" help:"Take and deliver mail again after a drain."`
 	Postfix postfixCmd `cmd:"" help:"What Postfix needs in main.cf, and whether it is there."`
 	Check   configCmd  `cmd:"" name:"config" help:"Check the configuration and the machine, or print what is in force."`
 	Version versionCmd `cmd:"" help:"Print the version."`

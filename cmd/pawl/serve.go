@@ -2,17 +2,22 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/pawl-mail/pawl/internal/config"
 	"github.com/pawl-mail/pawl/internal/node"
 	"github.com/pawl-mail/pawl/internal/postfix"
+	"github.com/pawl-mail/pawl/internal/systemd"
 )
 
 type serveCmd struct{}
 
 func (s *serveCmd) Help() string {
-	return "Example: pawl --config /etc/pawl.yaml serve\n\nWithout a configuration everything runs on loopback, with data in ./pawl-data. SIGTERM finishes what was accepted, then stops."
+	return "Example: pawl --config /etc/pawl.yaml serve\n\nWithout a configuration everything runs on loopback, with data in ./pawl-data. SIGTERM finishes what was accepted, then stops. SIGHUP reads the configuration again, as `pawl reload` does."
 }
 
 // Run runs the server until a signal ends it.
@@ -21,14 +26,39 @@ func (s *serveCmd) Run(ctx context.Context, top *cli) error {
 	if err != nil {
 		return err
 	}
-	n, err := node.New(ctx, cfg, node.Wiring{})
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	wiring := node.Wiring{Notify: notify}
+	if top.Config != "" {
+		wiring.Load = top.settings
+	}
+	n, err := node.New(ctx, cfg, wiring)
 	if err != nil {
 		return err
 	}
 	printChecks(n.Checks())
 	say("")
 	printAddrs(cfg, n.Addrs())
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				// The log says what came of it.
+				_, _ = n.Reload(ctx)
+			}
+		}
+	}()
 	return n.Run(ctx)
+}
+
+// notify tells the service manager, if there is one.
+func notify(said string) {
+	if err := systemd.Notify(said); err != nil {
+		fmt.Fprintln(os.Stderr, "pawl: "+err.Error())
+	}
 }
 
 // printAddrs says where everything is and what goes into main.cf.

@@ -99,9 +99,10 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		counter("postfix_refused_total", "Connections of the TLS policy map over the limit.", uint64(st.Refused))
 	}
 	m.collectTLSRPT(counter)
+	gauge("draining", "1 if the node takes no new mail and begins no delivery.", flag(m.n.draining.Load()))
 	d := m.n.db.Stats()
 	counter("db_commits_total", "Commits of the database.", d.Commits)
-	gauge("observing", "1 if the node only observes policies.", flag(m.n.config.Policy.Mode == "observe"))
+	gauge("observing", "1 if the node only observes policies.", flag(m.n.inForce().Policy.Mode == observe))
 }
 
 func (m metrics) collectQueue(gauge func(string, string, float64, ...string)) {

@@ -13,7 +13,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/config"
@@ -29,6 +31,7 @@ import (
 	"github.com/pawl-mail/pawl/internal/relay/deliver"
 	"github.com/pawl-mail/pawl/internal/relay/queue"
 	"github.com/pawl-mail/pawl/internal/resolve"
+	"github.com/pawl-mail/pawl/internal/systemd"
 	"github.com/pawl-mail/pawl/internal/web"
 	"github.com/pawl-mail/pawl/mtasts"
 )
@@ -48,6 +51,7 @@ type Node struct {
 	config config.Config
 	w      Wiring
 	log    *slog.Logger
+	level  *slog.LevelVar
 	lab    web.Lab
 
 	roots    *x509.CertPool
@@ -64,13 +68,16 @@ type Node struct {
 
 	collector *postfix.Collector // nil: postfix.tlsrpt is off
 
-	started time.Time
-	mu      sync.Mutex
-	checks  []web.Check
-	told    map[string]time.Time // of which destinations' held mail an event told, and when
-	bound   Addrs
-	open    []net.Listener
-	serving []service
+	started   time.Time
+	force     atomic.Pointer[config.Config] // see inForce
+	reloading sync.Mutex
+	draining  atomic.Bool
+	mu        sync.Mutex
+	checks    []web.Check
+	told      map[string]time.Time // of which destinations' held mail an event told, and when
+	bound     Addrs
+	open      []net.Listener
+	serving   []service
 }
 
 // service is one part that runs until the node stops.
@@ -91,11 +98,13 @@ type Addrs struct {
 // every part, so that what cannot work fails here, in one sentence. Close it
 // with Run or, if it is never run, with Close.
 func New(ctx context.Context, c config.Config, w Wiring) (*Node, error) {
+	levels := new(slog.LevelVar)
 	if w.Log == nil {
-		w.Log = logger(c.Log)
+		w.Log = logger(c.Log, levels)
 	}
 	w = w.withDefaults()
-	n := &Node{config: c, w: w, log: w.Log, lab: w.Lab, started: w.Now(), told: map[string]time.Time{}}
+	n := &Node{config: c, w: w, log: w.Log, level: levels, lab: w.Lab, started: w.Now(), told: map[string]time.Time{}}
+	n.force.Store(&c)
 	if err := n.build(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -148,21 +157,21 @@ func (n *Node) openWorld(context.Context) (err error) {
 		DB:       n.db, Now: n.w.Now, After: n.w.After, Log: n.log, Events: n.events,
 		Outcomes: func(a outcomeAttempt) { n.ledger.Record(context.Background(), a) },
 		DANE:     p.DANE, DiscoveryHold: p.DiscoveryHold.Std(), Both: p.Both,
-		Observe: p.Mode == "observe", ObserveOnly: p.Observe, Warm: p.Warm.Std(), Port: n.w.SMTP,
+		Observe: p.Mode == observe, ObserveOnly: p.Observe, Warm: p.Warm.Std(), Port: n.w.SMTP,
 	})
 	return err
 }
 
 // makeRelay makes the queue, what empties it and what fills it.
 func (n *Node) makeRelay(ctx context.Context) (err error) {
-	r := n.config.Relay
+	r, t, l := n.config.Relay, tuning(n.config.Relay), live(n.config.Relay)
 	if n.signer, err = signer(n.config, n.w.Now); err != nil {
 		return err
 	}
 	n.queue, err = queue.New(ctx, queue.Options{
 		DB: n.db, Spool: filepath.Join(n.config.Data, "spool"), Node: n.config.Hostname, Now: n.w.Now, After: n.w.After, Log: n.log,
-		Lifetime: r.Lifetime.Std(), RetryFirst: r.RetryFirst.Std(), RetryMax: r.RetryMax.Std(),
-		Concurrency: r.Concurrency, Destination: r.Destination, History: r.History.Std(),
+		Lifetime: t.Lifetime, RetryFirst: t.RetryFirst, RetryMax: t.RetryMax,
+		Concurrency: t.Concurrency, Destination: t.Destination, History: t.History,
 		Bounce: bounce.New(bounce.Options{Hostname: n.config.Hostname, Now: n.w.Now, Body: n.newBody, Signer: n.signer}),
 		OnHeld: n.held,
 	})
@@ -174,8 +183,8 @@ func (n *Node) makeRelay(ctx context.Context) (err error) {
 		Source4: r.SourceIPv4.Addr, Source6: r.SourceIPv6.Addr, Port: n.w.SMTP, Log: n.log, Outcomes: n.ledger.Record,
 	})
 	n.relay, err = relay.New(relay.Options{
-		Queue: n.queue, Hostname: n.config.Hostname, Networks: prefixes(r.Networks), MaxSize: int64(r.MaxSize),
-		MaxRecipients: r.MaxRcpts, Connections: r.Connections, PerClient: r.PerClient, Signer: n.signer, Now: n.w.Now, Log: n.log,
+		Queue: n.queue, Hostname: n.config.Hostname, Networks: l.Networks, MaxSize: l.MaxSize,
+		MaxRecipients: l.MaxRecipients, Connections: l.Connections, PerClient: l.PerClient, Signer: n.signer, Now: n.w.Now, Log: n.log,
 	})
 	return err
 }
@@ -253,6 +262,8 @@ func (n *Node) Run(ctx context.Context) error {
 	counted := make(chan error, 1)
 	go func() { counted <- n.ledger.Run(counting) }()
 
+	n.w.Notify(systemd.Ready)
+	defer context.AfterFunc(ctx, func() { n.w.Notify(systemd.Stopping) })()
 	var wait sync.WaitGroup
 	failures := make(chan error, len(n.serving))
 	for _, s := range n.serving {
@@ -343,6 +354,9 @@ func (n *Node) watch(ctx context.Context) error {
 func (n *Node) Checks() []web.Check {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.draining.Load() {
+		return append(slices.Clone(n.checks), drainCheck())
+	}
 	return n.checks
 }
 
@@ -361,8 +375,17 @@ func (n *Node) checkSelf(ctx context.Context) {
 	n.checks = checks
 }
 
+// observe is the policy.mode that stops nothing.
+const observe = "observe"
+
+// errDraining is what /readyz says then.
+var errDraining = errors.New("draining: no new mail is taken")
+
 // ready reports whether the node can take mail and answer Postfix.
 func (n *Node) ready() error {
+	if n.draining.Load() {
+		return errDraining
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
 	return n.db.Ping(ctx)

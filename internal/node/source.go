@@ -36,7 +36,7 @@ func (n *Node) source() source { return source{n} }
 func (s source) Overview(ctx context.Context) (web.Overview, error) {
 	n := s.n
 	now := n.w.Now()
-	o := web.Overview{Hostname: n.config.Hostname, Version: Version, Mode: n.config.Policy.Mode, Started: n.started, Now: now, Checks: n.Checks()}
+	o := web.Overview{Hostname: n.config.Hostname, Version: Version, Mode: n.inForce().Policy.Mode, Started: n.started, Now: now, Checks: n.Checks()}
 
 	var err error
 	if o.Held, err = s.held(ctx, ""); err != nil {

@@ -31,7 +31,12 @@ type Wiring struct {
 	// Attempts stands between the queue and the deliverer, to see each attempt
 	// and what it came to; nil: nothing does.
 	Attempts func(queue.Deliver) queue.Deliver
-	Output   func(format string, args ...any) // what a person is told at the start; nil: nothing
+	// Load reads the configuration again, for a reload; nil: there is no file.
+	Load func() (config.Config, error)
+	// Notify tells the service manager how the node is, in the words of package
+	// systemd; nil: nobody is told.
+	Notify func(said string)
+	Output func(format string, args ...any) // what a person is told at the start; nil: nothing
 }
 
 func (w Wiring) withDefaults() Wiring {
@@ -49,6 +54,9 @@ func (w Wiring) withDefaults() Wiring {
 	}
 	if w.SMTP == 0 {
 		w.SMTP = 25
+	}
+	if w.Notify == nil {
+		w.Notify = func(string) {}
 	}
 	if w.Output == nil {
 		w.Output = func(string, ...any) {}
@@ -102,16 +110,20 @@ func newResolver(c config.Config, w Wiring) (*resolve.Resolver, error) {
 	}), nil
 }
 
-// logger makes the log that the configuration wants.
-func logger(c config.Log) *slog.Logger {
-	var level slog.Level
-	// The configuration's check has accepted the level's name.
-	_ = level.UnmarshalText([]byte(c.Level))
-	o := &slog.HandlerOptions{Level: level}
+// logger makes the log that the configuration wants, whose level can be changed.
+func logger(c config.Log, levels *slog.LevelVar) *slog.Logger {
+	levels.Set(level(c.Level))
+	o := &slog.HandlerOptions{Level: levels}
 	if c.Format == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, o))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}
+
+// level is a level by its name, which the configuration's check has accepted.
+func level(name string) (l slog.Level) {
+	_ = l.UnmarshalText([]byte(name))
+	return l
 }
 
 // listen opens a listener as the configuration writes it: ADDRESS:PORT or
