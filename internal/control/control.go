@@ -93,14 +93,19 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers calls on l until ctx ends; calls that are under way may finish.
+// Serve answers calls on l until ctx ends; calls that are under way may finish,
+// for a while.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: s.mux, ReadHeaderTimeout: headerTimeout}
+	srv := &http.Server{Handler: s.mux, ReadHeaderTimeout: headerTimeout, ConnContext: withCaller}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), headerTimeout)
 		defer cancel()
-		stopped <- srv.Shutdown(grace)
+		err := srv.Shutdown(grace)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = srv.Close() // their contexts end
+		}
+		stopped <- err
 	})
 	err := srv.Serve(l)
 	if !stop() {
@@ -127,17 +132,9 @@ func NewClient(path string) *Client {
 // Call asks for method with params and reads the answer into result. It returns
 // [ErrNotRunning] if nobody listens, an *[Error] if the server refuses.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
-	body, err := json.Marshal(params)
+	resp, err := c.post(ctx, method, params)
 	if err != nil {
-		return fmt.Errorf("writing the parameters of %s: %w", method, err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pawl/"+method, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("calling %s: %w", method, err)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.unreachable(method, err)
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
@@ -146,7 +143,28 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 		}
 		return nil
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
+	return refusal(method, resp.Body)
+}
+
+func (c *Client) post(ctx context.Context, method string, params any) (*http.Response, error) {
+	body, err := json.Marshal(params)
+	if err != nil {
+		return nil, fmt.Errorf("writing the parameters of %s: %w", method, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pawl/"+method, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("calling %s: %w", method, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(method, err)
+	}
+	return resp, nil
+}
+
+// refusal reads why the server did not do what it was asked.
+func refusal(method string, body io.Reader) error {
+	text, err := io.ReadAll(io.LimitReader(body, maxRequest))
 	var e Error
 	if err != nil || json.Unmarshal(text, &e) != nil || e.Text == "" {
 		return &Error{Text: fmt.Sprintf("the running server does not know %q", method), Do: "The server and this command are of different versions; restart the server."}

@@ -3,7 +3,10 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"testing"
 
@@ -20,6 +23,19 @@ func serve(t *testing.T) (path string) {
 	Handle(s, "double", func(_ context.Context, n int) (int, error) { return 2 * n, nil })
 	Handle(s, "refuse", func(context.Context, struct{}) (int, error) {
 		return 0, &Error{Text: "no such message", Do: "Look at the list."}
+	})
+	Handle(s, "who", func(ctx context.Context, _ struct{}) (string, error) { return Caller(ctx), nil })
+	HandleStream(s, "count", func(_ context.Context, n int, w io.Writer) error {
+		for i := range n {
+			if i == 1000 {
+				return errors.New("that is too far")
+			}
+			fmt.Fprintln(w, i)
+		}
+		if n == 0 {
+			return &Error{Text: "nothing to count"}
+		}
+		return nil
 	})
 	l, err := Listen(path)
 	if err != nil {
@@ -49,6 +65,41 @@ func TestARefusalKeepsItsAdvice(t *testing.T) {
 	err := NewClient(serve(t)).Call(t.Context(), "refuse", struct{}{}, new(int))
 	if !errors.As(err, &e) || e.Text != "no such message" || e.Do != "Look at the list." {
 		t.Errorf("got %#v", err)
+	}
+}
+
+func TestTheServerKnowsWhoCalls(t *testing.T) {
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	if err := NewClient(serve(t)).Call(t.Context(), "who", struct{}{}, &got); err != nil || got != me.Username {
+		t.Errorf("got %q, %v, want %q", got, err, me.Username)
+	}
+}
+
+func TestAStreamIsReadToItsEndAndOneThatBreaksOffIsNoWholeOne(t *testing.T) {
+	c := NewClient(serve(t))
+	read := func(n int) (string, error) {
+		t.Helper()
+		r, err := c.Stream(t.Context(), "count", n)
+		if err != nil {
+			return "", err
+		}
+		defer r.Close()
+		b, err := io.ReadAll(r)
+		return string(b), err
+	}
+	if got, err := read(3); got != "0\n1\n2\n" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := read(2000); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a stream that breaks off ends with %v, want an unexpected end", err)
+	}
+	var e *Error
+	if _, err := read(0); !errors.As(err, &e) || e.Text != "nothing to count" {
+		t.Errorf("a refusal is %v", err)
 	}
 }
 
