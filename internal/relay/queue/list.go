@@ -29,6 +29,8 @@ type Filter struct {
 	Domain   string  `json:"domain,omitempty"`
 	States   []State `json:"states,omitempty"`    // empty: those that wait
 	ByPolicy bool    `json:"by_policy,omitempty"` // those that wait because of a policy, or behind one that does
+	Sender   string  `json:"sender,omitempty"`    // an address, or @ and a domain; in any case
+	Why      string  `json:"why,omitempty"`       // what the reason contains, in any case
 	After    string  `json:"after,omitempty"`     // id to continue behind
 	Limit    int     `json:"limit,omitempty"`     // 0: 100; at most 1000
 }
@@ -56,6 +58,7 @@ func (f Filter) query() (string, []any, error) {
 			cond += fmt.Sprintf(` AND %s = $%d`, c.column, len(args))
 		}
 	}
+	cond += f.words(&args)
 	states := f.States
 	switch {
 	case f.ByPolicy:
@@ -88,6 +91,40 @@ func (f Filter) query() (string, []any, error) {
 	}
 	return strings.Join(pages, ` UNION `) + ` ORDER BY id LIMIT $3`, args, nil
 }
+
+// The conditions look at the delivery's row anew, so that the walk through the
+// ids keeps to the small index of the state.
+const (
+	bySender = ` AND EXISTS (SELECT 1 FROM delivery x JOIN message m ON m.org = x.org AND m.id = x.message
+		WHERE x.org = delivery.org AND x.id = delivery.id AND LOWER(m.sender) = LOWER($%d))`
+	bySenderDomain = ` AND EXISTS (SELECT 1 FROM delivery x JOIN message m ON m.org = x.org AND m.id = x.message
+		WHERE x.org = delivery.org AND x.id = delivery.id AND LOWER(m.sender) LIKE LOWER($%d) ESCAPE '!')`
+	// What waits behind other mail for its destination has that one's reason.
+	byWhy = ` AND EXISTS (SELECT 1 FROM delivery x WHERE x.org = delivery.org AND x.id = delivery.id
+		AND (LOWER(x.why) LIKE LOWER($%[1]d) ESCAPE '!' OR x.why = '' AND x.domain IN (SELECT domain FROM destination
+			WHERE org = $1 AND down > 0 AND LOWER(why) LIKE LOWER($%[1]d) ESCAPE '!')))`
+)
+
+// words is the condition on the sender and the reason.
+func (f Filter) words(args *[]any) (cond string) {
+	add := func(format, value string) {
+		*args = append(*args, value)
+		cond += fmt.Sprintf(format, len(*args))
+	}
+	switch {
+	case strings.HasPrefix(f.Sender, "@"):
+		add(bySenderDomain, "%"+literally.Replace(f.Sender))
+	case f.Sender != "":
+		add(bySender, strings.Trim(f.Sender, "<>"))
+	}
+	if f.Why != "" {
+		add(byWhy, "%"+literally.Replace(f.Why)+"%")
+	}
+	return cond
+}
+
+// literally keeps a text from being a pattern.
+var literally = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 // sorted is the order of ids, in words that keep SQLite from walking through all
 // ids in their order: the few deliveries of a destination are sorted instead.

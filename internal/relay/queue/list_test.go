@@ -63,6 +63,42 @@ func TestAListChoosesByStateDestinationAndPolicy(t *testing.T) {
 	})
 }
 
+func TestAListChoosesBySenderAndReason(t *testing.T) {
+	each(t, nil, func(w *world) {
+		from := func(sender, to string) {
+			w.submit(queue.Message{From: sender}, letter, to)
+		}
+		from("Ann@Example.org", "a@one.example")
+		w.next().later("452 4.2.2 mailbox 100% full")
+		from("bob@example.org", "b@one.example")
+		w.next().later("452 4.2.2 mailbox 1000 full")
+		from("", "c@two.example")
+		w.next().down("connection refused")
+		w.settle()
+		from("ann@notexample.org", "d@two.example") // waits behind the one before
+		for _, c := range []struct {
+			name string
+			f    queue.Filter
+			want string
+		}{
+			{"an address in any case", queue.Filter{Sender: "ann@example.ORG"}, "a@one.example"},
+			{"an address in brackets", queue.Filter{Sender: "<bob@example.org>"}, "b@one.example"},
+			{"a domain", queue.Filter{Sender: "@example.org"}, "a@one.example b@one.example"},
+			{"a reason in any case", queue.Filter{Why: "MAILBOX"}, "a@one.example b@one.example"},
+			{"a reason with a wildcard in it", queue.Filter{Why: "100%"}, "a@one.example"},
+			{"the reason of the destination", queue.Filter{Why: "refused"}, "c@two.example d@two.example"},
+			{"both", queue.Filter{Sender: "@notexample.org", Why: "refused"}, "d@two.example"},
+			{"the reason of another", queue.Filter{Domain: "one.example", Why: "refused"}, ""},
+		} {
+			if got := w.addrs(c.f); got != c.want {
+				w.Errorf("%s: %q, want %q", c.name, got, c.want)
+			}
+		}
+		w.do(queue.Hold, queue.Filter{Why: "mailbox"}, 2)
+		w.do(queue.Drop, queue.Filter{Sender: "@example.org"}, 2)
+	})
+}
+
 func TestAListIsReadPageByPage(t *testing.T) {
 	each(t, nil, func(w *world) {
 		var want []string
