@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"os/user"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -23,13 +23,24 @@ type queueCmd struct {
 	Drop    queueActCmd  `cmd:"" help:"End without delivering and without a bounce."`
 }
 
+// chosen are the flags that choose deliveries.
+type chosen struct {
+	Domain      string `help:"Only mail for this destination." placeholder:"DOMAIN"`
+	Sender      string `help:"Only mail from this address, or from a domain as @example.com." placeholder:"ADDRESS"`
+	WhyContains string `help:"Only mail that waits for a reason with this text in it." placeholder:"TEXT"`
+	ByPolicy    bool   `help:"Only mail that a policy makes wait."`
+}
+
+func (c chosen) filter() queue.Filter {
+	return queue.Filter{Domain: strings.ToLower(c.Domain), Sender: c.Sender, Why: c.WhyContains, ByPolicy: c.ByPolicy}
+}
+
 type queueListCmd struct {
 	output
-	Domain   string        `help:"Only mail for this destination." placeholder:"DOMAIN"`
-	State    []queue.State `help:"Only these states: queued, held, delivered, failed, dropped." placeholder:"STATE"`
-	ByPolicy bool          `help:"Only mail that a policy makes wait."`
-	Limit    int           `help:"At most so many." default:"100"`
-	After    string        `help:"Continue behind this delivery." placeholder:"ID"`
+	chosen
+	State []queue.State `help:"Only these states: queued, held, delivered, failed, dropped." placeholder:"STATE"`
+	Limit int           `help:"At most so many." default:"100"`
+	After string        `help:"Continue behind this delivery." placeholder:"ID"`
 }
 
 func (q *queueListCmd) Help() string {
@@ -38,7 +49,8 @@ func (q *queueListCmd) Help() string {
 
 func (q *queueListCmd) Run(ctx context.Context, top *cli) error {
 	var list []queue.Delivery
-	f := queue.Filter{Domain: q.Domain, States: q.State, ByPolicy: q.ByPolicy, Limit: q.Limit, After: q.After}
+	f := q.filter()
+	f.States, f.Limit, f.After = q.State, q.Limit, q.After
 	if err := top.call(ctx, "queue.list", f, &list); err != nil {
 		return err
 	}
@@ -156,30 +168,36 @@ func printStory(s queue.Story) {
 
 type queueActCmd struct {
 	output
-	ID     []string `arg:"" optional:"" help:"Deliveries by id."`
-	Domain string   `help:"All that wait for this destination." placeholder:"DOMAIN"`
-	All    bool     `help:"All that wait."`
-	Why    string   `help:"Kept with each delivery." placeholder:"TEXT"`
+	chosen
+	ID  []string `arg:"" optional:"" help:"Deliveries or messages by id."`
+	All bool     `help:"All that wait."`
+	Why string   `help:"Your reason, kept with each delivery and in the log." placeholder:"TEXT"`
+}
+
+func (q *queueActCmd) Help() string {
+	return "Example: pawl queue hold --domain example.com --why 'their MX is being moved'\n\nWho did it, when and why stand in each delivery's story (`pawl queue show`) and in the log. Exit code 1 if nothing was changed."
 }
 
 // Run does the act that the command is named after.
 func (q *queueActCmd) Run(ctx context.Context, top *cli, parsed *kong.Context) error {
-	act := queue.Act(strings.Fields(parsed.Command())[1])
-	if len(q.ID) == 0 && q.Domain == "" && !q.All {
-		return errors.New("name deliveries by id, a destination with --domain, or --all")
-	}
-	who := "the operator"
-	if u, err := user.Current(); err == nil {
-		who = u.Username
+	p := node.ActParams{Act: queue.Act(strings.Fields(parsed.Command())[1]), IDs: q.ID, Filter: q.filter(), Who: os.Getenv("SUDO_USER"), Why: q.Why}
+	switch {
+	case len(q.ID) > 0 && q.chosen != (chosen{}):
+		return errors.New("name deliveries by id, or choose them with flags, not both")
+	case len(q.ID) == 0 && q.chosen == (chosen{}) && !q.All:
+		return errors.New("name deliveries by id, choose them with --domain, --sender, --why-contains or --by-policy, or say --all")
 	}
 	var n int
-	if err := top.call(ctx, "queue.act", node.ActParams{Act: act, IDs: q.ID, Domain: q.Domain, Who: who, Why: q.Why}, &n); err != nil {
+	if err := top.call(ctx, "queue.act", p, &n); err != nil {
 		return err
 	}
 	if q.JSON {
-		return q.json(map[string]int{"changed": n})
+		if err := q.json(map[string]int{"changed": n}); err != nil {
+			return err
+		}
+	} else {
+		say("%d changed", n)
 	}
-	say("%d changed", n)
 	if n == 0 {
 		return errBad
 	}

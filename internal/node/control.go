@@ -41,11 +41,11 @@ type DeliveryStory struct {
 
 // ActParams are the parameters of the control method "queue.act".
 type ActParams struct {
-	Act    queue.Act `json:"act"`
-	IDs    []string  `json:"ids,omitempty"`
-	Domain string    `json:"domain,omitempty"` // with no ids: all for this destination; empty: all
-	Who    string    `json:"who"`
-	Why    string    `json:"why,omitempty"`
+	Act    queue.Act    `json:"act"`
+	IDs    []string     `json:"ids,omitempty"` // of deliveries or messages
+	Filter queue.Filter `json:"filter"`        // with no ids: all of these
+	Who    string       `json:"who,omitempty"` // on whose behalf, if not the caller's own
+	Why    string       `json:"why,omitempty"`
 }
 
 // controls makes the server of the control socket.
@@ -96,21 +96,24 @@ func (n *Node) explain(ctx context.Context, p ExplainParams) (Explanation, error
 	return Explanation{Policy: &x}, nil
 }
 
-// deliveries finds what an id names: one delivery, or all of a message.
-func (n *Node) deliveries(ctx context.Context, id string) ([]DeliveryStory, error) {
+// find finds what an id names: one delivery, or all of a message.
+func (n *Node) find(ctx context.Context, id string) ([]queue.Delivery, error) {
 	found, err := n.queue.OfMessage(ctx, db.DefaultOrg, id)
+	if err != nil || len(found) > 0 {
+		return found, err
+	}
+	d, err := n.queue.Show(ctx, db.DefaultOrg, id)
+	if errors.Is(err, queue.ErrNotFound) {
+		return nil, &control.Error{Text: "there is no delivery or message " + id, Do: "It may have ended, and its history be over; `pawl queue list --state delivered` shows ended ones."}
+	}
+	return []queue.Delivery{d}, err
+}
+
+// deliveries is find with the stories of what was found.
+func (n *Node) deliveries(ctx context.Context, id string) ([]DeliveryStory, error) {
+	found, err := n.find(ctx, id)
 	if err != nil {
 		return nil, err
-	}
-	if len(found) == 0 {
-		d, err := n.queue.Show(ctx, db.DefaultOrg, id)
-		if errors.Is(err, queue.ErrNotFound) {
-			return nil, &control.Error{Text: "there is no delivery or message " + id, Do: "It may have ended, and its history be over; `pawl queue list --state delivered` shows ended ones."}
-		}
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, d)
 	}
 	stories := make([]DeliveryStory, 0, len(found))
 	for _, d := range found {
@@ -123,16 +126,32 @@ func (n *Node) deliveries(ctx context.Context, id string) ([]DeliveryStory, erro
 	return stories, nil
 }
 
-// act does what the operator decided by hand.
+// act does what the operator decided by hand, and logs who and why.
 func (n *Node) act(ctx context.Context, p ActParams) (int, error) {
+	who := control.Caller(ctx)
+	if p.Who != "" && p.Who != who {
+		who = p.Who + " (as " + who + ")"
+	}
+	done, err := n.doAct(ctx, p, who)
+	n.log.InfoContext(ctx, "queue: "+string(p.Act), "by", who, "why", p.Why, "deliveries", done, "ids", p.IDs, "filter", p.Filter, "err", err)
+	return done, err
+}
+
+func (n *Node) doAct(ctx context.Context, p ActParams, who string) (int, error) {
 	if len(p.IDs) == 0 {
-		return n.queue.Do(ctx, p.Act, queue.Filter{Domain: p.Domain}, p.Who, p.Why)
+		return n.queue.Do(ctx, p.Act, p.Filter, who, p.Why)
 	}
 	total := 0
 	for _, id := range p.IDs {
-		done, err := n.queue.Do(ctx, p.Act, queue.Filter{ID: id, Limit: 1}, p.Who, p.Why)
-		if total += done; err != nil {
+		found, err := n.find(ctx, id)
+		if err != nil {
 			return total, err
+		}
+		for _, d := range found {
+			done, err := n.queue.Do(ctx, p.Act, queue.Filter{ID: d.ID, Limit: 1}, who, p.Why)
+			if total += done; err != nil {
+				return total, err
+			}
 		}
 	}
 	return total, nil

@@ -4,15 +4,19 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"os/user"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/config"
 	"github.com/pawl-mail/pawl/internal/control"
 	"github.com/pawl-mail/pawl/internal/node"
+	"github.com/pawl-mail/pawl/internal/relay/queue"
 	"github.com/pawl-mail/pawl/internal/testnet"
 )
 
@@ -132,6 +136,64 @@ func TestEveryKeyThatAPartNamesIsOneOfTheFile(t *testing.T) {
 			t.Errorf("there is no key %s", key)
 		}
 	}
+}
+
+func TestWhoHeldAMessageAndWhyStandsInItsStoryAndInTheLog(t *testing.T) {
+	tn, w := world(t)
+	tn.Domain("good.test", testnet.DomainOptions{}).MX().Script(testnet.AtRCPT, testnet.Action{Reply: "450 4.2.1 not now"})
+	var log logged
+	w.Log = slog.New(slog.NewTextHandler(&log, nil))
+	n, _ := start(t, settings(t, tn.DNSAddr()), w)
+	said, err := submit(t.Context(), n.Addrs().Relay[0], "a@client.test", "one@good.test", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := said[strings.LastIndexByte(said, ' ')+1:]
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	act := func(p node.ActParams, want int) {
+		t.Helper()
+		if got := call[int](t, n, "queue.act", p); got != want {
+			t.Errorf("%s changed %d, want %d", p.Act, got, want)
+		}
+	}
+	act(node.ActParams{Act: queue.Hold, IDs: []string{message}, Who: "ann", Why: "the court asked"}, 1)
+	act(node.ActParams{Act: queue.Drop, Filter: queue.Filter{Sender: "@other.test"}}, 0)
+	x := call[node.Explanation](t, n, "explain", node.ExplainParams{Subject: message})
+	stories := x.Deliveries[0].Stories
+	by := "ann (as " + me.Username + ")"
+	if want := "held by " + by + ": the court asked"; stories[len(stories)-1].Why != want {
+		t.Errorf("the story ends with %q, want %q", stories[len(stories)-1].Why, want)
+	}
+	if text := log.String(); !strings.Contains(text, `msg="queue: hold" by="`+by+`" why="the court asked" deliveries=1`) {
+		t.Errorf("the log does not say who held it:\n%s", text)
+	}
+	act(node.ActParams{Act: queue.Release, Filter: queue.Filter{Why: "court"}}, 1)
+	var e *control.Error
+	err = control.NewClient(n.Addrs().Control).Call(t.Context(), "queue.act", node.ActParams{Act: queue.Drop, IDs: []string{"nothing"}}, new(int))
+	if !errors.As(err, &e) || !strings.Contains(e.Text, "there is no delivery or message nothing") {
+		t.Errorf("an id that is not there: %v", err)
+	}
+}
+
+// logged keeps a log.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func TestADrainingNodeFinishesWhatIsUnderWayAndTakesNoMail(t *testing.T) {
