@@ -42,6 +42,8 @@ type cli struct {
 	Reload  reloadCmd  `cmd:"" help:"Read the configuration again, and put in force what can change without a restart."`
 	Drain   drainCmd   `cmd:"" help:"Take no new mail and begin no delivery, for maintenance."`
 	Resume  resumeCmd  `cmd:"" help:"Take and deliver mail again after a drain."`
+	Backup  backupCmd  `cmd:"" help:"Write a backup of the running server's data."`
+	Restore restoreCmd `cmd:"" help:"Make a data folder of a backup."`
 	Postfix postfixCmd `cmd:"" help:"What Postfix needs in main.cf, and whether it is there."`
 	Check   configCmd  `cmd:"" name:"config" help:"Check the configuration and the machine, or print what is in force."`
 	Version versionCmd `cmd:"" help:"Print the version."`

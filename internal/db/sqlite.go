@@ -16,8 +16,8 @@ import (
 	lib "modernc.org/sqlite/lib"
 )
 
-// sqliteFile is the database's name in the data folder.
-const sqliteFile = "pawl.db"
+// File is the SQLite database's name in the data folder.
+const File = "pawl.db"
 
 // How the file is laid out and cached. Pages of 8 KiB hold most rows whole and
 // a mail in few; a checkpoint every 32 MiB of WAL keeps the second write of each
@@ -40,7 +40,7 @@ func (d *DB) openSQLite(ctx context.Context, o Options, readOnly bool) error {
 	if err != nil {
 		return fmt.Errorf("data folder %q: %w", o.DataDir, err)
 	}
-	path := filepath.Join(dir, sqliteFile)
+	path := filepath.Join(dir, File)
 	if readOnly {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w at %s. Start pawl serve once, or name another data folder", ErrMissing, path)

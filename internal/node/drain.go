@@ -28,6 +28,8 @@ func (n *Node) Drain(ctx context.Context, p DrainParams) (Draining, error) {
 	n.relay.Drain()
 	n.queue.Pause()
 	if p.Wait {
+		ctx, cancel := n.whileRunning(ctx)
+		defer cancel()
 		if err := n.relay.Drained(ctx); err != nil {
 			return Draining{}, err
 		}
@@ -46,6 +48,16 @@ func (n *Node) Resume(ctx context.Context) (Draining, error) {
 	n.queue.Resume()
 	n.relay.Resume()
 	return n.drainState(), nil
+}
+
+// whileRunning ends a long call with the node.
+func (n *Node) whileRunning(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(n.running, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 func (n *Node) drainState() Draining {

@@ -72,6 +72,8 @@ type Node struct {
 	force     atomic.Pointer[config.Config] // see inForce
 	reloading sync.Mutex
 	draining  atomic.Bool
+	running   context.Context //nolint:containedctx // ends when the node begins to stop
+	ending    context.CancelFunc
 	mu        sync.Mutex
 	checks    []web.Check
 	told      map[string]time.Time // of which destinations' held mail an event told, and when
@@ -105,6 +107,7 @@ func New(ctx context.Context, c config.Config, w Wiring) (*Node, error) {
 	w = w.withDefaults()
 	n := &Node{config: c, w: w, log: w.Log, level: levels, lab: w.Lab, started: w.Now(), told: map[string]time.Time{}}
 	n.force.Store(&c)
+	n.running, n.ending = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.build(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -133,6 +136,9 @@ func (n *Node) openData(ctx context.Context) (err error) {
 	n.db, err = db.Open(ctx, db.Options{URL: n.config.Database, DataDir: n.config.Data, Log: n.log, Now: n.w.Now})
 	if err != nil {
 		return fmt.Errorf("opening the database: %w", err)
+	}
+	if err := sweepCopies(n.config.Data); err != nil {
+		return fmt.Errorf("removing what a backup left behind: %w", err)
 	}
 	n.events = event.NewStore(n.db, n.w.Now, n.log)
 	n.ledger = ledger.New(ledger.Options{
@@ -263,7 +269,10 @@ func (n *Node) Run(ctx context.Context) error {
 	go func() { counted <- n.ledger.Run(counting) }()
 
 	n.w.Notify(systemd.Ready)
-	defer context.AfterFunc(ctx, func() { n.w.Notify(systemd.Stopping) })()
+	defer context.AfterFunc(ctx, func() {
+		n.ending()
+		n.w.Notify(systemd.Stopping)
+	})()
 	var wait sync.WaitGroup
 	failures := make(chan error, len(n.serving))
 	for _, s := range n.serving {
@@ -287,6 +296,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 // Close ends what New made. Run calls it.
 func (n *Node) Close() error {
+	n.ending()
 	var errs []error
 	for _, l := range n.open {
 		l.Close() // closed already where it was served

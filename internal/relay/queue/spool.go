@@ -35,7 +35,7 @@ func (q *Queue) openSpool(ctx context.Context) error {
 			return err
 		}
 	}
-	needed, err := db.All(ctx, q.opts.DB.Read(), scanText, `SELECT id FROM message WHERE spooled = 1`)
+	needed, err := db.All(ctx, q.opts.DB.Read(), scanText, spooledMessages)
 	if err != nil {
 		return fmt.Errorf("looking for messages with a spool file: %w", err)
 	}
@@ -95,6 +95,9 @@ func (q *Queue) openSpooled(m Message) (io.ReadCloser, error) {
 
 // removeSpooled frees a body that the database no longer names.
 func (q *Queue) removeSpooled(message string) {
+	if q.keeps(message) {
+		return
+	}
 	if err := os.Remove(q.spoolPath(message)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		q.opts.Log.Warn("a spool file could not be removed; it is removed at the next start", "message", message, "err", err)
 	}
