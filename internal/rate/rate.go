@@ -4,6 +4,7 @@
 package rate
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -131,4 +132,16 @@ func (t *Table) sweep(now time.Time) {
 			delete(t.buckets, party)
 		}
 	}
+}
+
+// Client names the party that an address stands for: the address in IPv4, the
+// /64 in IPv6, which is one customer's network.
+func Client(a netip.Addr) string {
+	a = a.Unmap().WithZone("")
+	if !a.Is6() {
+		return a.String()
+	}
+	const customer = 64
+	p, _ := a.Prefix(customer) // no error: 64 is a length of IPv6
+	return p.String()
 }

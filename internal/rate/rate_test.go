@@ -1,6 +1,7 @@
 package rate
 
 import (
+	"net/netip"
 	"strconv"
 	"testing"
 	"time"
@@ -112,5 +113,16 @@ func TestAFloodOfNamesPushesNobodyOutAndSharesOneBucket(t *testing.T) {
 	c.pass(time.Hour)
 	if !took(table, "new", 10) || len(table.buckets) != 1 {
 		t.Errorf("buckets that filled up are still there: %d", len(table.buckets))
+	}
+}
+
+func TestAClientIsAnIPv4AddressOrAnIPv6Network(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1",
+		"2001:db8:1:2:3::4": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
+	} {
+		if got := Client(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("Client(%s) = %s, want %s", addr, got, want)
+		}
 	}
 }
