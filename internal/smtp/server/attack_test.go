@@ -60,11 +60,11 @@ func TestAMessageThatOnlyEndsFalselyIsNeverTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, nil, nil)
 			c := r.talk(envelope)
-			c.send([]byte("Subject: x\r\n\r\nhello" + end))
-			if err := c.raw.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			c.Send([]byte("Subject: x\r\n\r\nhello" + end))
+			if err := c.Raw.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
-			c.expectEnd()
+			c.ExpectEnd()
 			if got := r.bodies(); len(got) > 0 {
 				t.Errorf("taken: %q", got)
 			}
@@ -118,8 +118,8 @@ func TestRFC3207_4_NothingSentBeforeTheHandshakeSurvivesIt(t *testing.T) {
 		C: STARTTLS
 		S: 220 2.0.0 begin TLS
 	`)
-	c.send([]byte("RSET\r\nMAIL FROM:<evil@a.test>\r\n"))
-	conn := tls.Client(c.raw, &tls.Config{InsecureSkipVerify: true})
+	c.Send([]byte("RSET\r\nMAIL FROM:<evil@a.test>\r\n"))
+	conn := tls.Client(c.Raw, &tls.Config{InsecureSkipVerify: true})
 	if err := conn.Handshake(); err == nil {
 		t.Error("the handshake succeeded behind injected commands")
 	}

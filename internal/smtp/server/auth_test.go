@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pawl-mail/pawl/internal/smtp"
+	"github.com/pawl-mail/pawl/internal/smtp/smtptest"
 )
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
@@ -253,14 +255,13 @@ func TestImplicitTLSWithTheClientsCertificate(t *testing.T) {
 		subject = c.TLS().PeerCertificates[0].Subject.CommonName
 		return nil
 	}
-	r := start(t, in, func(o *Options) {
+	r := startBy(t, (*Server).ServeTLS, in, func(o *Options) {
 		withTLS(o)
 		o.TLS.ClientAuth = tls.RequireAnyClientCert
-		o.ImplicitTLS = true
 	})
 	c := r.dial()
-	conn := tls.Client(c.raw, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate()}})
-	newClient(t, conn).talk(hello + `
+	conn := tls.Client(c.Raw, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate()}})
+	smtptest.New(t, conn).Talk(hello + `
 		C: STARTTLS
 		S: 503 5.5.1 TLS is active already
 		C: MAIL FROM:<ann@a.test>
@@ -277,9 +278,23 @@ func TestImplicitTLSWithTheClientsCertificate(t *testing.T) {
 func TestAFailedHandshakeIsNotAnsweredInClear(t *testing.T) {
 	r := start(t, nil, withTLS)
 	c := r.talk(hello + "C: STARTTLS\nS: 220 2.0.0 begin TLS")
-	c.send([]byte("\x16\x03\x01\x00\x04\x01\x00\x00\x00")) // a ClientHello without content
-	rest, _ := c.in.ReadString(0)
+	c.Send([]byte("\x16\x03\x01\x00\x04\x01\x00\x00\x00")) // a ClientHello without content
+	rest, _ := c.In.ReadString(0)
 	if strings.Contains(rest, "421") || strings.Contains(rest, "\r\n") {
 		t.Errorf("in clear: %q", rest)
+	}
+}
+
+func TestImplicitTLSNeedsATLSConfiguration(t *testing.T) {
+	s, err := New(Options{Hostname: "mx.example.com", Backend: &inbox{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ServeTLS(t.Context(), l); !errors.Is(err, ErrNoTLS) {
+		t.Errorf("got %v", err)
 	}
 }

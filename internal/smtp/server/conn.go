@@ -26,6 +26,7 @@ type Conn struct {
 	wire               // what is read and written, and until when
 
 	client, local netip.AddrPort
+	implicit      bool         // TLS comes first
 	counted       netip.Prefix // under which the client is counted; zero: not yet
 	helo          string
 	extended      bool // EHLO rather than HELO
@@ -47,8 +48,8 @@ type transaction struct {
 	chunking bool // BDAT has begun
 }
 
-func newConn(ctx context.Context, s *Server, raw net.Conn) *Conn {
-	c := &Conn{s: s, limits: s.limits.Load(), raw: raw, conn: raw}
+func newConn(ctx context.Context, s *Server, raw net.Conn, implicit bool) *Conn {
+	c := &Conn{s: s, limits: s.limits.Load(), raw: raw, conn: raw, implicit: implicit}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.unhook = context.AfterFunc(ctx, c.cut)
 	c.in = smtp.NewReader(c)
@@ -183,12 +184,12 @@ func (c *Conn) begin() error {
 		return err
 	}
 	if !c.enter() {
-		if c.s.o.ImplicitTLS {
+		if c.implicit {
 			return errEnd // it could not read the reason
 		}
 		return c.end(421, smtp.Enhanced{4, 7, 0}, "too many connections from you, try again later")
 	}
-	if c.s.o.ImplicitTLS {
+	if c.implicit {
 		if err := c.handshake(); err != nil {
 			return err
 		}

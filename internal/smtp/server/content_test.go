@@ -191,20 +191,20 @@ func TestMessagesOfEverySizeComeThrough(t *testing.T) {
 			body := text(size)
 			switch by {
 			case "DATA":
-				c.talk("C: DATA\nS: 354 …")
-				c.send([]byte(body + ".\r\n"))
+				c.Talk("C: DATA\nS: 354 …")
+				c.Send([]byte(body + ".\r\n"))
 			case "BDAT":
-				c.send(chunk(body, true))
+				c.Send(chunk(body, true))
 			default:
 				rest := body
 				for len(rest) > 50_000 {
-					c.send(chunk(rest[:50_000], false))
-					c.expect("250 2.0.0 50000 octets received")
+					c.Send(chunk(rest[:50_000], false))
+					c.Expect("250 2.0.0 50000 octets received")
 					rest = rest[50_000:]
 				}
-				c.send(chunk(rest, true))
+				c.Send(chunk(rest, true))
 			}
-			c.talk("S: 250 2.0.0 taken\nC: NOOP\nS: 250 2.0.0 nothing done")
+			c.Talk("S: 250 2.0.0 taken\nC: NOOP\nS: 250 2.0.0 nothing done")
 			got := r.in.taken()
 			if len(got) != 1 || got[0].body != body {
 				t.Errorf("%d octets by %s did not come through", size, by)
@@ -231,17 +231,17 @@ func TestAMessageThatIsTooLargeIsRefusedAtItsEnd(t *testing.T) {
 		limited := func(o *Options) { chunking(o); o.Limits.Size = int64(size) }
 		r := start(t, nil, limited)
 		c := r.talk(chunkHello + "C: DATA\nS: 354 …")
-		c.send([]byte(text(size) + ".\r\n"))
-		c.talk("S: 250 2.0.0 taken\nC: MAIL FROM:<>\nC: RCPT TO:<bob@b.test>\nC: DATA\nS: 250 …\nS: 250 …\nS: 354 …")
-		c.send([]byte(text(size+1) + ".\r\n"))
+		c.Send([]byte(text(size) + ".\r\n"))
+		c.Talk("S: 250 2.0.0 taken\nC: MAIL FROM:<>\nC: RCPT TO:<bob@b.test>\nC: DATA\nS: 250 …\nS: 250 …\nS: 354 …")
+		c.Send([]byte(text(size+1) + ".\r\n"))
 		refusal := "S: 552 5.3.4 the message is larger than " + strconv.Itoa(size) + " octets\n"
-		c.talk(refusal + "C: MAIL FROM:<>\nC: RCPT TO:<bob@b.test>\nS: 250 …\nS: 250 …")
-		c.send(chunk(text(size/2+1), false))
-		c.talk("S: 250 …")
-		c.send(chunk(text(size/2+1), false))
-		c.talk(refusal)
-		c.send(chunk("x", true))
-		c.talk("S: 503 5.5.1 say MAIL first\nC: NOOP\nS: 250 …")
+		c.Talk(refusal + "C: MAIL FROM:<>\nC: RCPT TO:<bob@b.test>\nS: 250 …\nS: 250 …")
+		c.Send(chunk(text(size/2+1), false))
+		c.Talk("S: 250 …")
+		c.Send(chunk(text(size/2+1), false))
+		c.Talk(refusal)
+		c.Send(chunk("x", true))
+		c.Talk("S: 503 5.5.1 say MAIL first\nC: NOOP\nS: 250 …")
 		if n := len(r.in.taken()); n != 1 {
 			t.Errorf("%d messages taken, want 1", n)
 		}
@@ -253,7 +253,7 @@ func TestAMessageThatNeverEndsEndsTheConnection(t *testing.T) {
 	c := r.talk(envelope)
 	block := []byte(text(64 << 10))
 	for {
-		if _, err := c.conn.Write(block); err != nil {
+		if _, err := c.Conn.Write(block); err != nil {
 			break
 		}
 	}
@@ -280,8 +280,8 @@ func TestAStreamedMessageWithABadLineIsRefusedWhateverTheSessionSays(t *testing.
 		t.Run(name, func(t *testing.T) {
 			r := start(t, &inbox{onData: data}, nil)
 			c := r.talk(envelope)
-			c.send([]byte(text(2*wholeBody) + "bare\nLF\r\n.\r\nNOOP\r\n"))
-			c.talk("S: 550 5.6.11 the message holds a bare LF: end every line in CR LF\nS: 250 2.0.0 nothing done")
+			c.Send([]byte(text(2*wholeBody) + "bare\nLF\r\n.\r\nNOOP\r\n"))
+			c.Talk("S: 550 5.6.11 the message holds a bare LF: end every line in CR LF\nS: 250 2.0.0 nothing done")
 		})
 	}
 }
@@ -293,10 +293,10 @@ func TestASessionMayRefuseAMessageWithoutReadingIt(t *testing.T) {
 	for _, size := range []int{10, 3 * wholeBody} {
 		r := start(t, &inbox{onData: refuse}, chunking)
 		c := r.talk(chunkHello + "C: DATA\nS: 354 …")
-		c.send([]byte(text(size) + ".\r\nMAIL FROM:<>\r\nRCPT TO:<bob@b.test>\r\n"))
-		c.talk("S: 554 5.7.1 no\nS: 250 …\nS: 250 …")
-		c.send(append(chunk(text(size), true), "NOOP\r\n"...))
-		c.talk("S: 554 5.7.1 no\nS: 250 2.0.0 nothing done")
+		c.Send([]byte(text(size) + ".\r\nMAIL FROM:<>\r\nRCPT TO:<bob@b.test>\r\n"))
+		c.Talk("S: 554 5.7.1 no\nS: 250 …\nS: 250 …")
+		c.Send(append(chunk(text(size), true), "NOOP\r\n"...))
+		c.Talk("S: 554 5.7.1 no\nS: 250 2.0.0 nothing done")
 	}
 }
 
@@ -321,8 +321,8 @@ func TestABodyCanBeReadInAnyWay(t *testing.T) {
 	for _, size := range []int{100, 3 * wholeBody} {
 		c := r.talk(envelope)
 		body := text(size)
-		c.send([]byte(body + ".\r\n"))
-		c.talk("S: 250 2.0.0 taken")
+		c.Send([]byte(body + ".\r\n"))
+		c.Talk("S: 250 2.0.0 taken")
 		if got != body {
 			t.Errorf("%d octets came as %d", size, len(got))
 		}
@@ -339,11 +339,11 @@ func TestAClientThatLeavesInsideAMessageLeavesNone(t *testing.T) {
 		}}
 		r := start(t, in, nil)
 		c := r.talk(envelope)
-		c.send([]byte(sent))
-		if err := c.raw.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		c.Send([]byte(sent))
+		if err := c.Raw.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		c.expectEnd()
+		c.ExpectEnd()
 		if len(sent) > wholeBody {
 			if err := <-failed; !errors.Is(err, io.ErrUnexpectedEOF) || !errors.Is(err, context.Canceled) {
 				t.Errorf("the session saw %v", err)

@@ -426,9 +426,8 @@ func TestExtensionsCanBeLeftOut(t *testing.T) {
 
 func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 	for name, o := range map[string]Options{
-		"no hostname":              {Backend: &inbox{}},
-		"no backend":               {Hostname: "mx.example.com"},
-		"implicit TLS without TLS": {Hostname: "mx.example.com", Backend: &inbox{}, ImplicitTLS: true},
+		"no hostname": {Backend: &inbox{}},
+		"no backend":  {Hostname: "mx.example.com"},
 		"AUTH without TLS": {Hostname: "mx.example.com", Backend: &inbox{}, Auth: func(context.Context, *Conn, Credentials) (string, error) {
 			return "", nil
 		}},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pawl-mail/pawl/internal/smtp"
+	"github.com/pawl-mail/pawl/internal/smtp/smtptest"
 )
 
 func TestLimits(t *testing.T) {
@@ -62,14 +63,14 @@ func TestConnectionsInAllAreLimited(t *testing.T) {
 	first := r.talk(hello)
 	r.talk(hello)
 	r.talk("S: 421 4.3.2 too many connections, try again later\nEND")
-	first.talk("C: QUIT\nS: 221 …\nEND")
+	first.Talk("C: QUIT\nS: 221 …\nEND")
 	eventually(t, func() bool { return r.talks() })
 }
 
 // talks reports whether a new connection is greeted.
 func (r *running) talks() bool {
 	c := r.dial()
-	line, err := c.in.ReadString('\n')
+	line, err := c.In.ReadString('\n')
 	return err == nil && strings.HasPrefix(line, "220 ")
 }
 
@@ -86,14 +87,14 @@ func eventually(t *testing.T, holds func() bool) {
 
 func TestConnectionsOfOneClientAreLimited(t *testing.T) {
 	r := start(t, nil, func(o *Options) { behindProxy(o); o.Limits.PerClient = 1 })
-	from := func(addr, script string) *client {
+	from := func(addr, script string) *smtptest.Client {
 		c := r.dial()
 		family := "TCP4 " + addr + " 192.0.2.99"
 		if netip.MustParseAddr(addr).Is6() {
 			family = "TCP6 " + addr + " 2001:db8::99"
 		}
-		c.send([]byte("PROXY " + family + " 5000 25\r\n"))
-		c.talk(script)
+		c.Send([]byte("PROXY " + family + " 5000 25\r\n"))
+		c.Talk(script)
 		return c
 	}
 	const full = "S: 421 4.7.0 too many connections from you, try again later\nEND"
@@ -103,11 +104,11 @@ func TestConnectionsOfOneClientAreLimited(t *testing.T) {
 	from("2001:db8:1:2::1", hello)
 	from("2001:db8:1:2:ffff::1", full) // the same network
 	from("2001:db8:1:3::1", hello)
-	first.talk("C: QUIT\nS: 221 …\nEND")
+	first.Talk("C: QUIT\nS: 221 …\nEND")
 	eventually(t, func() bool {
 		c := r.dial()
-		c.send([]byte("PROXY TCP4 192.0.2.1 192.0.2.99 5000 25\r\n"))
-		line, err := c.in.ReadString('\n')
+		c.Send([]byte("PROXY TCP4 192.0.2.1 192.0.2.99 5000 25\r\n"))
+		line, err := c.In.ReadString('\n')
 		return err == nil && strings.HasPrefix(line, "220 ")
 	})
 }
@@ -120,8 +121,8 @@ func TestConnectionsWithoutAnAddressAreNoClientsConnections(t *testing.T) {
 	for range 3 {
 		ours, theirs := net.Pipe()
 		done := make(chan struct{})
-		go func() { defer close(done); s.admit(t.Context(), theirs).run() }()
-		newClient(t, ours).talk("S: 220 …")
+		go func() { defer close(done); s.admit(t.Context(), theirs, false).run() }()
+		smtptest.New(t, ours).Talk("S: 220 …")
 		ours.Close()
 		<-done
 	}

@@ -41,11 +41,9 @@ type Options struct {
 	Hostname string
 	// Backend decides about mail.
 	Backend Backend
-	// TLS makes STARTTLS be offered, nil not. Certificates of clients are asked
-	// for and judged as it says.
+	// TLS makes STARTTLS be offered, and [Server.ServeTLS] possible; nil not.
+	// Certificates of clients are asked for and judged as it says.
 	TLS *tls.Config
-	// ImplicitTLS begins each connection with the handshake (RFC 8314 §3).
-	ImplicitTLS bool
 	// TLSOnly takes no mail in clear: 530 to all but EHLO, NOOP, STARTTLS and
 	// QUIT. It is not for an MX host (RFC 3207 §4).
 	TLSOnly bool
@@ -99,8 +97,8 @@ func (o Options) filled() (Options, error) {
 		return o, errors.New("smtp server: no hostname given")
 	case o.Backend == nil:
 		return o, errors.New("smtp server: no backend given")
-	case o.TLS == nil && (o.ImplicitTLS || o.TLSOnly || o.Auth != nil):
-		return o, errors.New("smtp server: implicit TLS, TLS only and AUTH need a TLS configuration")
+	case o.TLS == nil && (o.TLSOnly || o.Auth != nil):
+		return o, errors.New("smtp server: TLS only and AUTH need a TLS configuration")
 	}
 	o.Limits = o.Limits.filled()
 	orDefault(&o.Timeouts.Command, CommandTimeout)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pawl-mail/pawl/internal/smtp"
+	"github.com/pawl-mail/pawl/internal/smtp/smtptest"
 )
 
 func behindProxy(o *Options) { o.ProxyNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
@@ -34,8 +35,8 @@ func TestAProxyHeaderNamesTheClient(t *testing.T) {
 				return nil
 			}}
 			c := start(t, in, behindProxy).dial()
-			c.send([]byte(tt.header))
-			c.talk(hello)
+			c.Send([]byte(tt.header))
+			c.Talk(hello)
 			if !strings.HasPrefix(client, tt.client) || !strings.HasPrefix(local, tt.local) {
 				t.Errorf("client %s, local %s; want %s, %s", client, local, tt.client, tt.local)
 			}
@@ -62,8 +63,8 @@ func TestAConnectionOfALoadBalancerMustBeginWithAGoodHeader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in := &inbox{onSession: func(*Conn) error { return errors.New("a session was opened") }}
 			c := start(t, in, behindProxy).dial()
-			_, _ = c.conn.Write([]byte(header)) // the server may close before all is sent
-			c.expectEnd()
+			_, _ = c.Conn.Write([]byte(header)) // the server may close before all is sent
+			c.ExpectEnd()
 		})
 	}
 }
@@ -83,11 +84,11 @@ func TestAProxyHeaderMayShareItsPacketWithTheHandshake(t *testing.T) {
 		client = c.Client().String()
 		return nil
 	}}
-	r := start(t, in, func(o *Options) { behindProxy(o); withTLS(o); o.ImplicitTLS = true })
+	r := startBy(t, (*Server).ServeTLS, in, func(o *Options) { behindProxy(o); withTLS(o) })
 	for name, header := range map[string]string{"1": "PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n", "2": v2TCP4} {
 		client = ""
-		conn := tls.Client(&headed{Conn: r.dial().raw, header: header}, &tls.Config{InsecureSkipVerify: true})
-		newClient(t, conn).talk(hello)
+		conn := tls.Client(&headed{Conn: r.dial().Raw, header: header}, &tls.Config{InsecureSkipVerify: true})
+		smtptest.New(t, conn).Talk(hello)
 		if client != "192.0.2.1:5000" {
 			t.Errorf("version %s: client %q", name, client)
 		}

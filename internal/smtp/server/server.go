@@ -13,6 +13,9 @@ import (
 	"github.com/pawl-mail/pawl/internal/smtp"
 )
 
+// ErrNoTLS is returned by ServeTLS if the server has no TLS configuration.
+var ErrNoTLS = errors.New("smtp server: implicit TLS needs a TLS configuration")
+
 // ErrStopped is returned by Serve if the server was told to stop before.
 var ErrStopped = errors.New("smtp server: it was stopped")
 
@@ -64,7 +67,18 @@ func (s *Server) SetLimits(l Limits) {
 // Serve takes connections until [Server.Shutdown] is called or ctx ends, and
 // returns nil when the last of them is done; it closes l. The end of ctx also
 // ends its connections at once. Several listeners may be served at a time.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+func (s *Server) Serve(ctx context.Context, l net.Listener) error { return s.serve(ctx, l, false) }
+
+// ServeTLS is Serve for connections that begin with the handshake (RFC 8314 §3).
+func (s *Server) ServeTLS(ctx context.Context, l net.Listener) error {
+	if s.o.TLS == nil {
+		l.Close()
+		return ErrNoTLS
+	}
+	return s.serve(ctx, l, true)
+}
+
+func (s *Server) serve(ctx context.Context, l net.Listener, implicit bool) error {
 	defer l.Close()
 	if !s.addListener(l) {
 		return ErrStopped
@@ -76,7 +90,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 	var conns sync.WaitGroup
 	err := s.accept(ctx, l, func(raw net.Conn) {
-		if c := s.admit(ctx, raw); c != nil {
+		if c := s.admit(ctx, raw, implicit); c != nil {
 			conns.Go(c.run)
 		}
 	})
@@ -115,8 +129,8 @@ func (s *Server) accept(ctx context.Context, l net.Listener, take func(net.Conn)
 }
 
 // admit enters a connection in the books, or turns it away.
-func (s *Server) admit(ctx context.Context, raw net.Conn) *Conn {
-	c := newConn(ctx, s, raw)
+func (s *Server) admit(ctx context.Context, raw net.Conn, implicit bool) *Conn {
+	c := newConn(ctx, s, raw, implicit)
 	s.mu.Lock()
 	full := len(s.conns) >= s.limits.Load().Connections
 	stopping := s.stopping
@@ -129,7 +143,7 @@ func (s *Server) admit(ctx context.Context, raw net.Conn) *Conn {
 	}
 	c.unhook()
 	c.cancel()
-	if !s.o.ImplicitTLS { // there it could not be read
+	if !implicit { // there it could not be read
 		reply := smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{4, 3, 2}, Lines: []string{"too many connections, try again later"}}
 		_ = raw.SetWriteDeadline(time.Now().Add(refusalTime))
 		_, _ = raw.Write(reply.Append(nil)) // it goes away in any case

@@ -34,7 +34,7 @@ func FuzzSession(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first []byte, second string) {
 		ours, theirs := net.Pipe()
-		c := s.admit(context.Background(), theirs)
+		c := s.admit(context.Background(), theirs, false)
 		served, read := make(chan struct{}), make(chan error, 1)
 		go func() { defer close(served); c.run() }()
 		replies := make(chan struct{}, 1)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/smtp"
+	"github.com/pawl-mail/pawl/internal/smtp/smtptest"
 )
 
 // pipes is a listener of net.Pipe, for bubbles in which time is synthetic.
@@ -81,8 +81,8 @@ func bubble(t *testing.T, in *inbox, change func(*Options), test func(t *testing
 }
 
 // pipeClient plays transcripts in a bubble, without a deadline of its own.
-func pipeClient(t *testing.T, conn net.Conn) *client {
-	return &client{t: t, raw: conn, conn: conn, in: bufio.NewReader(conn)}
+func pipeClient(t *testing.T, conn net.Conn) *smtptest.Client {
+	return smtptest.Untimed(t, conn)
 }
 
 // took checks how long something took in synthetic time.
@@ -98,9 +98,9 @@ const silence = "S: 421 4.4.2 nothing came for too long\nEND"
 func TestRFC5321_4_5_3_2_7_AnIdleClientIsToldAfterFiveMinutes(t *testing.T) {
 	bubble(t, nil, nil, func(t *testing.T, _ *Server, dial func() net.Conn) {
 		c := pipeClient(t, dial())
-		c.talk(hello)
+		c.Talk(hello)
 		begin := time.Now()
-		c.talk(silence)
+		c.Talk(silence)
 		took(t, begin, 5*time.Minute)
 	})
 }
@@ -108,10 +108,10 @@ func TestRFC5321_4_5_3_2_7_AnIdleClientIsToldAfterFiveMinutes(t *testing.T) {
 func TestACommandThatComesInDribsIsNotWaitedForLonger(t *testing.T) {
 	bubble(t, nil, nil, func(t *testing.T, _ *Server, dial func() net.Conn) {
 		c := pipeClient(t, dial())
-		c.talk(hello)
+		c.Talk(hello)
 		begin := time.Now()
-		go dribble(t, c.conn, "NOOP with many words", time.Minute)
-		c.talk(silence)
+		go dribble(t, c.Conn, "NOOP with many words", time.Minute)
+		c.Talk(silence)
 		took(t, begin, 5*time.Minute)
 	})
 }
@@ -138,14 +138,14 @@ func TestContentThatStopsIsWaitedForFiveMinutes(t *testing.T) {
 	for _, by := range []string{"DATA", "BDAT"} {
 		bubble(t, nil, chunking, func(t *testing.T, _ *Server, dial func() net.Conn) {
 			c := pipeClient(t, dial())
-			c.talk(chunkHello)
+			c.Talk(chunkHello)
 			if by == "DATA" {
-				c.talk("C: DATA\nS: 354 …\nC: hello")
+				c.Talk("C: DATA\nS: 354 …\nC: hello")
 			} else {
-				c.talk("C: BDAT 100 LAST\nC: hello")
+				c.Talk("C: BDAT 100 LAST\nC: hello")
 			}
 			begin := time.Now()
-			c.talk(silence)
+			c.Talk(silence)
 			took(t, begin, 5*time.Minute)
 		})
 	}
@@ -155,26 +155,26 @@ func TestContentThatComesInDribsIsTakenForAnHourAtMost(t *testing.T) {
 	for _, by := range []string{"DATA", "BDAT 1000000", "BDAT 1"} {
 		bubble(t, nil, chunking, func(t *testing.T, _ *Server, dial func() net.Conn) {
 			c := pipeClient(t, dial())
-			c.talk(chunkHello)
+			c.Talk(chunkHello)
 			begin := time.Now()
 			switch by {
 			case "DATA":
-				c.talk("C: DATA\nS: 354 …")
+				c.Talk("C: DATA\nS: 354 …")
 				begin = time.Now()
-				go dribble(t, c.conn, "x", 4*time.Minute)
+				go dribble(t, c.Conn, "x", 4*time.Minute)
 			case "BDAT 1000000":
-				c.talk("C: BDAT 1000000")
-				go dribble(t, c.conn, "x", 4*time.Minute)
+				c.Talk("C: BDAT 1000000")
+				go dribble(t, c.Conn, "x", 4*time.Minute)
 			default:
 				for range 15 {
-					c.talk("C| \"BDAT 1\\r\\nx\"\nS: 250 2.0.0 1 octets received")
+					c.Talk("C| \"BDAT 1\\r\\nx\"\nS: 250 2.0.0 1 octets received")
 					time.Sleep(4 * time.Minute) // synthetic
 				}
 				time.Sleep(time.Second)
-				c.talk("C: NOOP\nS: 250 …")
+				c.Talk("C: NOOP\nS: 250 …")
 				begin = begin.Add(time.Second)
 			}
-			c.talk(silence)
+			c.Talk(silence)
 			took(t, begin, time.Hour)
 		})
 	}
@@ -202,9 +202,9 @@ func (s *Server) isOpen() bool {
 func TestAHandshakeThatStopsIsWaitedForAMinute(t *testing.T) {
 	bubble(t, nil, withTLS, func(t *testing.T, _ *Server, dial func() net.Conn) {
 		c := pipeClient(t, dial())
-		c.talk(hello + "C: STARTTLS\nS: 220 …")
+		c.Talk(hello + "C: STARTTLS\nS: 220 …")
 		begin := time.Now()
-		c.talk("END")
+		c.Talk("END")
 		took(t, begin, HandshakeTimeout)
 	})
 }
@@ -214,7 +214,7 @@ func TestAProxyHeaderThatStopsIsWaitedForAMinute(t *testing.T) {
 	bubble(t, nil, everyone, func(t *testing.T, _ *Server, dial func() net.Conn) {
 		c := pipeClient(t, dial())
 		begin := time.Now()
-		c.talk("C| \"PROXY \"\nEND")
+		c.Talk("C| \"PROXY \"\nEND")
 		took(t, begin, HandshakeTimeout)
 	})
 }
@@ -234,11 +234,11 @@ func slow(release chan struct{}, seen chan error) *inbox {
 
 func TestACallbackIsToldThatTheClientWentAway(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Minute} {
-		synctestSlow(t, nil, func(t *testing.T, c *client, _ chan struct{}, seen chan error) {
-			c.talk("C: MAIL FROM:<ann@a.test>")
+		synctestSlow(t, nil, func(t *testing.T, c *smtptest.Client, _ chan struct{}, seen chan error) {
+			c.Talk("C: MAIL FROM:<ann@a.test>")
 			begin := time.Now()
 			time.Sleep(after) // synthetic
-			c.conn.Close()
+			c.Conn.Close()
 			if err := <-seen; !errors.Is(err, errGone) {
 				t.Errorf("cause %v", err)
 			}
@@ -248,48 +248,48 @@ func TestACallbackIsToldThatTheClientWentAway(t *testing.T) {
 }
 
 // synctestSlow runs a test whose MAIL is slow, the client having said hello.
-func synctestSlow(t *testing.T, change func(*Options), test func(t *testing.T, c *client, release chan struct{}, seen chan error)) {
+func synctestSlow(t *testing.T, change func(*Options), test func(t *testing.T, c *smtptest.Client, release chan struct{}, seen chan error)) {
 	t.Helper()
 	in := &inbox{}
 	bubble(t, in, change, func(t *testing.T, _ *Server, dial func() net.Conn) {
 		release, seen := make(chan struct{}), make(chan error, 1)
 		in.onMail = slow(release, seen).onMail
 		c := pipeClient(t, dial())
-		c.talk(hello)
+		c.Talk(hello)
 		test(t, c, release, seen)
 	})
 }
 
 func TestACallbackIsToldWhenItsAnswerWouldBeTooLate(t *testing.T) {
-	synctestSlow(t, nil, func(t *testing.T, c *client, _ chan struct{}, seen chan error) {
+	synctestSlow(t, nil, func(t *testing.T, c *smtptest.Client, _ chan struct{}, seen chan error) {
 		begin := time.Now()
-		c.talk("C: MAIL FROM:<ann@a.test>\nS: 451 4.3.0 this cannot be done now, try again later")
+		c.Talk("C: MAIL FROM:<ann@a.test>\nS: 451 4.3.0 this cannot be done now, try again later")
 		took(t, begin, AnswerTimeout)
 		if err := <-seen; !errors.Is(err, errLate) {
 			t.Errorf("cause %v", err)
 		}
-		c.talk("C: NOOP\nS: 250 2.0.0 nothing done")
+		c.Talk("C: NOOP\nS: 250 2.0.0 nothing done")
 	})
 }
 
 func TestAConnectionGoesOnAfterASlowCallback(t *testing.T) {
 	for name, change := range map[string]func(*Options){"in clear": nil, "under TLS": withTLS} {
 		t.Run(name, func(t *testing.T) {
-			synctestSlow(t, change, func(t *testing.T, c *client, release chan struct{}, _ chan error) {
+			synctestSlow(t, change, func(t *testing.T, c *smtptest.Client, release chan struct{}, _ chan error) {
 				if change != nil {
-					c.talk("C: STARTTLS\nS: 220 …\nTLS\nC: HELO client.example\nS: 250 …")
+					c.Talk("C: STARTTLS\nS: 220 …\nTLS\nC: HELO client.example\nS: 250 …")
 				}
-				c.talk("C: MAIL FROM:<ann@a.test>")
+				c.Talk("C: MAIL FROM:<ann@a.test>")
 				time.Sleep(time.Minute) // synthetic: the client is being watched
 				release <- struct{}{}
-				c.talk("S: 250 2.1.0 go on\nC: RCPT TO:<bob@b.test>\nS: 250 2.1.5 go on")
+				c.Talk("S: 250 2.1.0 go on\nC: RCPT TO:<bob@b.test>\nS: 250 2.1.5 go on")
 				// What comes while a callback runs is kept.
-				c.talk("C: RSET\nS: 250 …\nC: MAIL FROM:<ann@a.test>")
+				c.Talk("C: RSET\nS: 250 …\nC: MAIL FROM:<ann@a.test>")
 				time.Sleep(time.Minute)
-				c.talk("C: RCPT TO:<bob@b.test>")
+				c.Talk("C: RCPT TO:<bob@b.test>")
 				synctest.Wait()
 				release <- struct{}{}
-				c.talk("S: 250 2.1.0 go on\nS: 250 2.1.5 go on")
+				c.Talk("S: 250 2.1.0 go on\nS: 250 2.1.5 go on")
 			})
 		})
 	}
@@ -309,10 +309,10 @@ func TestDataIsToldThatTheClientWentAway(t *testing.T) {
 				return smtp.Reply{}, ctx.Err()
 			}
 			c := pipeClient(t, dial())
-			c.talk(envelope)
-			c.send([]byte(text(size) + ".\r\n"))
+			c.Talk(envelope)
+			c.Send([]byte(text(size) + ".\r\n"))
 			begin := time.Now()
-			c.conn.Close()
+			c.Conn.Close()
 			if err := <-seen; !errors.Is(err, errGone) {
 				t.Errorf("cause %v", err)
 			}
@@ -329,10 +329,10 @@ func TestDataHasNineMinutesFromTheEndOfTheContent(t *testing.T) {
 			return smtp.Reply{}, context.Cause(ctx)
 		}
 		c := pipeClient(t, dial())
-		c.talk(envelope)
-		c.send([]byte("x\r\n.\r\n"))
+		c.Talk(envelope)
+		c.Send([]byte("x\r\n.\r\n"))
 		begin := time.Now()
-		c.talk("S: 451 4.3.0 this cannot be done now, try again later")
+		c.Talk("S: 451 4.3.0 this cannot be done now, try again later")
 		took(t, begin, AcceptTimeout)
 	})
 }
@@ -343,26 +343,26 @@ func TestShutdownTellsIdleClientsAndFinishesAMessage(t *testing.T) {
 	in := &inbox{}
 	bubble(t, in, withTLS, func(t *testing.T, s *Server, dial func() net.Conn) {
 		idle, between, sending, tlsIdle, handshaking := pipeClient(t, dial()), pipeClient(t, dial()), pipeClient(t, dial()), pipeClient(t, dial()), pipeClient(t, dial())
-		idle.talk(hello)
-		between.talk(hello + "C: MAIL FROM:<ann@a.test>\nS: 250 …")
-		sending.talk(envelope + "C: first half")
-		tlsIdle.talk(hello + "C: STARTTLS\nS: 220 …\nTLS\nC: HELO client.example\nS: 250 …")
-		handshaking.talk(hello + "C: STARTTLS\nS: 220 …")
+		idle.Talk(hello)
+		between.Talk(hello + "C: MAIL FROM:<ann@a.test>\nS: 250 …")
+		sending.Talk(envelope + "C: first half")
+		tlsIdle.Talk(hello + "C: STARTTLS\nS: 220 …\nTLS\nC: HELO client.example\nS: 250 …")
+		handshaking.Talk(hello + "C: STARTTLS\nS: 220 …")
 		synctest.Wait()
 
 		stopped := make(chan error, 1)
 		go func() { stopped <- s.Shutdown(context.Background()) }()
-		idle.talk(goodbye)
-		between.talk(goodbye)
-		tlsIdle.talk(goodbye)
-		handshaking.talk("END")
+		idle.Talk(goodbye)
+		between.Talk(goodbye)
+		tlsIdle.Talk(goodbye)
+		handshaking.Talk("END")
 		synctest.Wait()
 		select {
 		case err := <-stopped:
 			t.Fatalf("stopped inside a message: %v", err)
 		default:
 		}
-		sending.talk("C: second half\nC: .\nS: 250 2.0.0 taken\n" + goodbye)
+		sending.Talk("C: second half\nC: .\nS: 250 2.0.0 taken\n" + goodbye)
 		if err := <-stopped; err != nil {
 			t.Error(err)
 		}
@@ -379,7 +379,7 @@ func TestShutdownDoesNotWaitForEver(t *testing.T) {
 		seen = make(chan error, 1)
 		in.onMail = slow(nil, seen).onMail
 		c := pipeClient(t, dial())
-		c.talk(hello + "C: MAIL FROM:<ann@a.test>")
+		c.Talk(hello + "C: MAIL FROM:<ann@a.test>")
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -391,7 +391,7 @@ func TestShutdownDoesNotWaitForEver(t *testing.T) {
 		if err := <-seen; !errors.Is(err, context.Canceled) {
 			t.Errorf("cause %v", err)
 		}
-		c.talk("END")
+		c.Talk("END")
 	})
 }
 
@@ -403,10 +403,10 @@ func TestAServerThatIsStoppingTakesNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			if s.admit(context.Background(), theirs) != nil {
+			if s.admit(context.Background(), theirs, false) != nil {
 				t.Error("admitted")
 			}
 		}()
-		pipeClient(t, ours).talk("S: 421 4.3.2 …\nEND")
+		pipeClient(t, ours).Talk("S: 421 4.3.2 …\nEND")
 	})
 }

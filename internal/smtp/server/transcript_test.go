@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -10,12 +9,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"io"
 	"math/big"
 	"net"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pawl-mail/pawl/internal/smtp"
+	"github.com/pawl-mail/pawl/internal/smtp/smtptest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -141,6 +138,12 @@ type running struct {
 // start runs a server on loopback until the test ends.
 func start(t testing.TB, in *inbox, change func(*Options)) *running {
 	t.Helper()
+	return startBy(t, (*Server).Serve, in, change)
+}
+
+// startBy is start with the method that serves.
+func startBy(t testing.TB, serve func(*Server, context.Context, net.Listener) error, in *inbox, change func(*Options)) *running {
+	t.Helper()
 	if in == nil {
 		in = &inbox{}
 	}
@@ -158,7 +161,7 @@ func start(t testing.TB, in *inbox, change func(*Options)) *running {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l) }()
+	go func() { done <- serve(s, ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -173,131 +176,17 @@ func start(t testing.TB, in *inbox, change func(*Options)) *running {
 	return &running{Server: s, t: t, addr: l.Addr().String(), in: in}
 }
 
-// client is the test's end of a connection.
-type client struct {
-	t    testing.TB
-	raw  net.Conn
-	conn net.Conn
-	in   *bufio.Reader
-}
-
-func (r *running) dial() *client {
+func (r *running) dial() *smtptest.Client {
 	r.t.Helper()
-	conn, err := net.Dial("tcp", r.addr)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() { conn.Close() })
-	return newClient(r.t, conn)
+	return smtptest.Dial(r.t, r.addr)
 }
 
-func newClient(t testing.TB, conn net.Conn) *client {
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	return &client{t: t, raw: conn, conn: conn, in: bufio.NewReader(conn)}
-}
-
-// talk plays a transcript on a new connection. Its lines are
-//
-//	C: text      the client sends the text and CR LF, with the C lines that follow in one write
-//	C| "text"    the client sends the quoted text, and no more than that
-//	S: text      the server must send exactly this line
-//	S: text…     the server must send a line that begins so
-//	TLS          both begin TLS
-//	END          the server must close the connection
-//
-// and text after "#" at the beginning of a line explains.
-func (r *running) talk(script string) *client {
+// talk plays a transcript on a new connection; see [smtptest.Client.Talk].
+func (r *running) talk(script string) *smtptest.Client {
 	r.t.Helper()
 	c := r.dial()
-	c.talk(script)
+	c.Talk(script)
 	return c
-}
-
-func (c *client) talk(script string) {
-	c.t.Helper()
-	var batch []byte
-	for line := range strings.Lines(script) {
-		line = strings.Trim(line, "\t\n")
-		kind, text := line[:min(2, len(line))], strings.TrimPrefix(line[min(2, len(line)):], " ")
-		switch kind {
-		case "", "# ":
-			continue
-		case "C:":
-			batch = append(append(batch, text...), "\r\n"...)
-			continue
-		case "C|":
-			raw, err := strconv.Unquote(text)
-			if err != nil {
-				c.t.Fatalf("%s: %v", line, err)
-			}
-			batch = append(batch, raw...)
-			continue
-		}
-		c.send(batch)
-		batch = nil
-		switch {
-		case kind == "S:":
-			c.expect(text)
-		case line == "TLS":
-			c.startTLS()
-		case line == "END":
-			c.expectEnd()
-		default:
-			c.t.Fatalf("not a line of a transcript: %s", line)
-		}
-	}
-	c.send(batch)
-}
-
-func (c *client) send(b []byte) {
-	c.t.Helper()
-	if len(b) == 0 {
-		return
-	}
-	if _, err := c.conn.Write(b); err != nil {
-		c.t.Fatalf("sending %.60q: %v", b, err)
-	}
-}
-
-func (c *client) expect(want string) {
-	c.t.Helper()
-	line, err := c.in.ReadString('\n')
-	if err != nil {
-		c.t.Fatalf("got %q, %v; want %q", line, err, want)
-	}
-	got, ok := strings.CutSuffix(line, "\r\n")
-	if !ok {
-		c.t.Fatalf("a line that does not end in CR LF: %q", line)
-	}
-	if start, open := strings.CutSuffix(want, "…"); open {
-		ok = strings.HasPrefix(got, start)
-	} else {
-		ok = got == want
-	}
-	if !ok {
-		c.t.Fatalf("S: %s\nwant %s", got, want)
-	}
-}
-
-func (c *client) expectEnd() {
-	c.t.Helper()
-	line, err := c.in.ReadString('\n')
-	var timeout net.Error
-	if err == nil || errors.As(err, &timeout) && timeout.Timeout() {
-		c.t.Fatalf("the connection goes on: %q, %v", line, err)
-	}
-	if line != "" {
-		c.t.Fatalf("the connection ends inside a line: %q", line)
-	}
-}
-
-func (c *client) startTLS() {
-	c.t.Helper()
-	conn := tls.Client(c.raw, &tls.Config{InsecureSkipVerify: true})
-	if err := conn.Handshake(); err != nil {
-		c.t.Fatalf("handshake: %v", err)
-	}
-	c.conn, c.in = conn, bufio.NewReader(conn)
 }
 
 var certificate = sync.OnceValue(func() tls.Certificate {
