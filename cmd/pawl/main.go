@@ -32,21 +32,22 @@ var errBad = errors.New("the answer is a bad one")
 type cli struct {
 	Config string `help:"Configuration file; without one everything runs on loopback, with data in ./pawl-data." placeholder:"FILE" env:"PAWL_CONFIG"`
 
-	Serve   serveCmd   `cmd:"" help:"Run the server: TLS policy map for Postfix, relay, dashboard."`
-	Demo    demoCmd    `cmd:"" help:"Run the same server inside the lab's small Internet, with mail flowing and an attack to switch on."`
-	Lab     labCmd     `cmd:"" help:"Run the downgrade attacks against pawl's relay and print what became of the mail."`
-	Policy  policyCmd  `cmd:"" help:"Which policy holds for mail to a domain, from where, until when, and what Postfix is told."`
-	Explain explainCmd `cmd:"" help:"How mail to a domain goes, or why a message waits, step by step."`
-	Queue   queueCmd   `cmd:"" help:"Look at mail that waits, and decide about it by hand."`
-	DKIM    dkimCmd    `cmd:"" name:"dkim" help:"Keys that sign the mail of your own domains."`
-	Reload  reloadCmd  `cmd:"" help:"Read the configuration again, and put in force what can change without a restart."`
-	Drain   drainCmd   `cmd:"" help:"Take no new mail and begin no delivery, for maintenance."`
-	Resume  resumeCmd  `cmd:"" help:"Take and deliver mail again after a drain."`
-	Backup  backupCmd  `cmd:"" help:"Write a backup of the running server's data."`
-	Restore restoreCmd `cmd:"" help:"Make a data folder of a backup."`
-	Postfix postfixCmd `cmd:"" help:"What Postfix needs in main.cf, and whether it is there."`
-	Check   configCmd  `cmd:"" name:"config" help:"Check the configuration and the machine, or print what is in force."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve     serveCmd     `cmd:"" help:"Run the server: TLS policy map for Postfix, relay, dashboard."`
+	Demo      demoCmd      `cmd:"" help:"Run the same server inside the lab's small Internet, with mail flowing and an attack to switch on."`
+	Lab       labCmd       `cmd:"" help:"Run the downgrade attacks against pawl's relay and print what became of the mail."`
+	Policy    policyCmd    `cmd:"" help:"Which policy holds for mail to a domain, from where, until when, and what Postfix is told."`
+	Explain   explainCmd   `cmd:"" help:"How mail to a domain goes, or why a message waits, step by step."`
+	Queue     queueCmd     `cmd:"" help:"Look at mail that waits, and decide about it by hand."`
+	Submitter submitterCmd `cmd:"" help:"Who may hand mail in to the relay by AUTH."`
+	DKIM      dkimCmd      `cmd:"" name:"dkim" help:"Keys that sign the mail of your own domains."`
+	Reload    reloadCmd    `cmd:"" help:"Read the configuration again, and put in force what can change without a restart."`
+	Drain     drainCmd     `cmd:"" help:"Take no new mail and begin no delivery, for maintenance."`
+	Resume    resumeCmd    `cmd:"" help:"Take and deliver mail again after a drain."`
+	Backup    backupCmd    `cmd:"" help:"Write a backup of the running server's data."`
+	Restore   restoreCmd   `cmd:"" help:"Make a data folder of a backup."`
+	Postfix   postfixCmd   `cmd:"" help:"What Postfix needs in main.cf, and whether it is there."`
+	Check     configCmd    `cmd:"" name:"config" help:"Check the configuration and the machine, or print what is in force."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
 func main() { os.Exit(run(os.Args[1:])) }

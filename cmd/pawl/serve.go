@@ -69,6 +69,9 @@ func printAddrs(cfg config.Config, a node.Addrs) {
 	if len(a.Relay) > 0 {
 		say("relay       hand mail to %s", bold.Render(strings.Join(a.Relay, ", ")))
 	}
+	if len(a.Submissions) > 0 {
+		say("            with TLS from the first byte on %s", bold.Render(strings.Join(a.Submissions, ", ")))
+	}
 	if a.Postfix != "" {
 		say("Postfix     in main.cf, from 3.4 on (`pawl postfix config` has the lines for your version, with reasons):")
 		for _, s := range postfix.MainCF(postfix.Version{Major: 3, Minor: 9, Patch: 9}, a.Postfix) {

@@ -56,16 +56,27 @@ func (c Config) checkRelay(ps *problems) {
 	for i, l := range r.Listen {
 		ps.listener(fmt.Sprintf("relay.listen[%d]", i), l)
 	}
-	for i, n := range r.Networks {
-		key := fmt.Sprintf("relay.networks[%d]", i)
-		switch {
-		case !n.IsValid():
-			ps.add(key, "is not a network; write it as 192.0.2.0/24")
-		case n.Bits() < narrowest(n.Addr()):
-			// An open relay is abused within hours of being found.
-			ps.add(key, "%s would relay for the world; name the networks of your own machines, /%d or narrower", n, narrowest(n.Addr()))
+	for i, l := range r.Submissions {
+		key := fmt.Sprintf("relay.submissions[%d]", i)
+		ps.listener(key, l)
+		if l != Off && r.TLS.Certificate == "" {
+			ps.add(key, "needs a certificate; name it with relay.tls.certificate and relay.tls.key")
 		}
 	}
+	if (r.TLS.Certificate == "") != (r.TLS.Key == "") {
+		ps.add("relay.tls", "certificate and key belong together; name both, or none")
+	}
+	if r.TLS.Certificate == "" && (r.Clients.CA != "" || len(r.Clients.Fingerprints) > 0) {
+		ps.add("relay.clients", "clients show certificates under TLS only; name the relay's own with relay.tls")
+	}
+	ps.ownNetworks("relay.networks", r.Networks)
+	ps.ownNetworks("relay.proxy", r.Proxy)
+	ps.ownNetworks("relay.tls_optional", r.TLSOptional)
+	r.Limits.check(ps)
+	if r.MinFree < 0 || r.MaxQueuedSize < 0 {
+		ps.add("relay.min_free", "sizes are not negative")
+	}
+	ps.between("relay.max_queued", r.MaxQueued, 1, 1000000000)
 	if r.MaxSize < 64<<10 || r.MaxSize > 1<<30 {
 		ps.add("relay.max_size", "%s is outside 64KiB to 1GiB", r.MaxSize)
 	}
@@ -100,18 +111,6 @@ func (c Config) checkDKIM(ps *problems) {
 			ps.oneOf(key+".service", d.Service, "email", "tlsrpt")
 		}
 	}
-}
-
-// narrowest is the widest prefix a relay network may have, in bits: anything
-// wider covers more than one organisation's machines.
-func narrowest(a netip.Addr) int {
-	if a.Is4() {
-		return 8
-	}
-	if a.IsPrivate() || a.IsLinkLocalUnicast() {
-		return 7
-	}
-	return 24
 }
 
 // maxSocketPath is what the kernel takes for a socket's path (unix(7): 108 bytes

@@ -62,20 +62,54 @@ type Postfix struct {
 
 // Relay is the outbound MTA.
 type Relay struct {
-	Listen      []string  `yaml:"listen"`
-	Networks    []Network `yaml:"networks"` // who may relay without authentication
-	MaxSize     Size      `yaml:"max_size"`
-	MaxRcpts    int       `yaml:"max_recipients"`
-	Connections int       `yaml:"connections"` // from clients, at once
-	PerClient   int       `yaml:"per_client"`  // from one address, at once
-	Lifetime    Duration  `yaml:"lifetime"`    // how long a message is tried
-	Concurrency int       `yaml:"concurrency"` // deliveries at once, whole node
-	Destination int       `yaml:"destination"` // deliveries at once to one destination
-	History     Duration  `yaml:"history"`     // how long the story of each attempt is kept
-	RetryFirst  Duration  `yaml:"retry_first"` // wait after the first failure; doubles up to retry_max
-	RetryMax    Duration  `yaml:"retry_max"`
-	SourceIPv4  Address   `yaml:"source_ipv4"`
-	SourceIPv6  Address   `yaml:"source_ipv6"`
+	Listen        []string     `yaml:"listen"`       // in clear, with STARTTLS where there is a certificate
+	Submissions   []string     `yaml:"submissions"`  // under TLS from the first byte on (RFC 8314)
+	TLS           RelayTLS     `yaml:"tls"`          // the relay's certificate
+	Networks      []Network    `yaml:"networks"`     // who may relay without authentication
+	Clients       RelayClients `yaml:"clients"`      // who may relay by a certificate
+	Proxy         []Network    `yaml:"proxy"`        // load balancers, which speak the PROXY protocol
+	TLSOptional   []Network    `yaml:"tls_optional"` // who may send TLS-Required: No (RFC 8689) without authentication
+	Limits        RelayLimits  `yaml:"limits"`
+	MinFree       Size         `yaml:"min_free"`        // of the data folder's disk; below, mail is refused for now
+	MaxQueued     int          `yaml:"max_queued"`      // deliveries that wait; at it, mail is refused for now
+	MaxQueuedSize Size         `yaml:"max_queued_size"` // of the messages that wait; 0B: as much as the disk has
+	MaxSize       Size         `yaml:"max_size"`
+	MaxRcpts      int          `yaml:"max_recipients"`
+	Connections   int          `yaml:"connections"` // from clients, at once
+	PerClient     int          `yaml:"per_client"`  // from one address, at once
+	Lifetime      Duration     `yaml:"lifetime"`    // how long a message is tried
+	Concurrency   int          `yaml:"concurrency"` // deliveries at once, whole node
+	Destination   int          `yaml:"destination"` // deliveries at once to one destination
+	History       Duration     `yaml:"history"`     // how long the story of each attempt is kept
+	RetryFirst    Duration     `yaml:"retry_first"` // wait after the first failure; doubles up to retry_max
+	RetryMax      Duration     `yaml:"retry_max"`
+	SourceIPv4    Address      `yaml:"source_ipv4"`
+	SourceIPv6    Address      `yaml:"source_ipv6"`
+}
+
+// RelayTLS is the certificate that clients are shown. Both files are read again
+// while the relay runs.
+type RelayTLS struct {
+	Certificate string `yaml:"certificate"` // PEM file with the chain; none: no TLS, and no AUTH
+	Key         string `yaml:"key"`         // PEM file
+}
+
+// RelayClients are the certificates of clients that may relay.
+type RelayClients struct {
+	CA           string        `yaml:"ca"`           // PEM file of your own authorities: what they issued for clients may relay
+	Fingerprints []Fingerprint `yaml:"fingerprints"` // SHA-256 of single certificates
+}
+
+// RelayLimits are how much mail is taken from whom. 0 does not limit.
+type RelayLimits struct {
+	ClientMessages      int `yaml:"client_messages"`      // a minute, from one address
+	ClientRecipients    int `yaml:"client_recipients"`    // an hour, from one address
+	SenderMessages      int `yaml:"sender_messages"`      // a minute, from one address in MAIL FROM
+	SenderRecipients    int `yaml:"sender_recipients"`    // an hour, from one address in MAIL FROM
+	SubmitterMessages   int `yaml:"submitter_messages"`   // a minute, from one submitter
+	SubmitterRecipients int `yaml:"submitter_recipients"` // an hour, from one submitter
+	NullRecipients      int `yaml:"null_recipients"`      // of one message from the null sender
+	Bounces             int `yaml:"bounces"`              // an hour, to one address
 }
 
 // DKIM names keys that sign the mail of one domain: files of the data folder,
@@ -121,6 +155,9 @@ func Default() Config {
 		Relay: Relay{
 			Listen:      []string{"127.0.0.1:2525"},
 			Networks:    []Network{{netip.MustParsePrefix("127.0.0.0/8")}, {netip.MustParsePrefix("::1/128")}},
+			Limits:      RelayLimits{SubmitterMessages: 300, SubmitterRecipients: 5000, NullRecipients: 10, Bounces: 1000},
+			MinFree:     256 << 20,
+			MaxQueued:   5000000,
 			MaxSize:     50 << 20,
 			MaxRcpts:    1000,
 			Connections: 10000,

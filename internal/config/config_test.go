@@ -2,6 +2,8 @@ package config
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,19 +53,30 @@ func TestErrorsNameLineAndWhatIsAllowed(t *testing.T) {
 		line int
 		says string
 	}{
-		"an unknown key":                   {"hostname: a.test\nreelay:\n  listen: []\n", 2, "reelay"},
-		"an unknown key inside a section":  {"relay:\n  lisen: []\n", 2, "lisen"},
-		"a duration without a unit":        {"relay:\n  lifetime: 5\n", 2, "write it as 30s, 5m, 4h or 5d"},
-		"a mode that does not exist":       {"policy:\n  mode: Enforce\n", 2, "choose one of enforce, observe"},
-		"an open relay":                    {"relay:\n  networks:\n    - 10.0.0.0/8\n    - 0.0.0.0/0\n", 4, "would relay for the world"},
-		"an open relay for IPv6":           {"relay:\n  networks: [\"::/0\"]\n", 2, "would relay for the world"},
-		"an open relay in two halves":      {"relay:\n  networks: [0.0.0.0/1]\n", 2, "would relay for the world"},
-		"a listener without a port":        {"web:\n  listen: 127.0.0.1\n", 2, "ADDRESS:PORT"},
-		"a resolver given by name":         {"dns:\n  upstreams: [\"dns.example:53\"]\n", 2, "write ADDRESS:PORT as 127.0.0.1:53"},
-		"a text where a number belongs":    {"relay:\n  concurrency: many\n", 2, "many"},
-		"a database that is not supported": {"database: mysql://db/pawl\n", 1, "postgres://"},
-		"a message size of one byte":       {"relay:\n  max_size: 1B\n", 2, "outside 64KiB to 1GiB"},
-		"broken YAML":                      {"relay:\n  listen: [\n", 2, ""},
+		"an unknown key":                          {"hostname: a.test\nreelay:\n  listen: []\n", 2, "reelay"},
+		"an unknown key inside a section":         {"relay:\n  lisen: []\n", 2, "lisen"},
+		"a duration without a unit":               {"relay:\n  lifetime: 5\n", 2, "write it as 30s, 5m, 4h or 5d"},
+		"a mode that does not exist":              {"policy:\n  mode: Enforce\n", 2, "choose one of enforce, observe"},
+		"an open relay":                           {"relay:\n  networks:\n    - 10.0.0.0/8\n    - 0.0.0.0/0\n", 4, "would relay for the world"},
+		"an open relay for IPv6":                  {"relay:\n  networks: [\"::/0\"]\n", 2, "would relay for the world"},
+		"an open relay in two halves":             {"relay:\n  networks: [0.0.0.0/1]\n", 2, "would relay for the world"},
+		"an open relay in two halves of IPv6":     {"relay:\n  networks: [\"::/1\", \"8000::/1\"]\n", 2, "would relay for the world"},
+		"an open relay as mapped IPv4":            {"relay:\n  networks:\n    - 10.0.0.0/8\n    - \"::ffff:0:0/96\"\n", 4, "write it as 192.0.2.0/24"},
+		"an open relay behind NAT64":              {"relay:\n  networks: [\"64:ff9b::/96\"]\n", 2, "would relay for the world"},
+		"an open relay through its load balancer": {"relay:\n  proxy: [0.0.0.0/0]\n", 2, "would relay for the world"},
+		"the world may waive TLS":                 {"relay:\n  tls_optional: [0.0.0.0/0]\n", 2, "would relay for the world"},
+		"implicit TLS without a certificate":      {"relay:\n  submissions: [\"127.0.0.1:4650\"]\n", 2, "needs a certificate"},
+		"a certificate without its key":           {"relay:\n  tls:\n    certificate: a.pem\n", 3, "belong together"},
+		"client certificates without TLS":         {"relay:\n  clients:\n    ca: a.pem\n", 3, "under TLS only"},
+		"a fingerprint that is too short":         {"relay:\n  clients:\n    fingerprints: [ab:cd]\n", 3, "is not a SHA-256 fingerprint"},
+		"a limit below nothing":                   {"relay:\n  limits:\n    client_messages: -1\n", 3, "is outside 0 to"},
+		"no bounces at all":                       {"relay:\n  limits:\n    bounces: 0\n", 3, "is outside 1 to"},
+		"a listener without a port":               {"web:\n  listen: 127.0.0.1\n", 2, "ADDRESS:PORT"},
+		"a resolver given by name":                {"dns:\n  upstreams: [\"dns.example:53\"]\n", 2, "write ADDRESS:PORT as 127.0.0.1:53"},
+		"a text where a number belongs":           {"relay:\n  concurrency: many\n", 2, "many"},
+		"a database that is not supported":        {"database: mysql://db/pawl\n", 1, "postgres://"},
+		"a message size of one byte":              {"relay:\n  max_size: 1B\n", 2, "outside 64KiB to 1GiB"},
+		"broken YAML":                             {"relay:\n  listen: [\n", 2, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("pawl.yaml", []byte(tc.text))
@@ -146,5 +159,48 @@ func TestASectionWithNothingInItKeepsItsDefaults(t *testing.T) {
 	}
 	if got.Relay.Lifetime != Default().Relay.Lifetime || got.Web.Listen != Off {
 		t.Errorf("relay.lifetime is %s, web.listen %s", got.Relay.Lifetime, got.Web.Listen)
+	}
+}
+
+func TestNoListOfNetworksAddsUpToTheWorld(t *testing.T) {
+	list := func(format string, n, step int) (all []Network) {
+		for i := range n {
+			all = append(all, Network{netip.MustParsePrefix(fmt.Sprintf(format, i*step))})
+		}
+		return all
+	}
+	ours := list("10.%d.0.0/16", 256, 1)
+	for _, n := range []string{"127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1/128", "fc00::/7", "fe80::/10", "198.51.100.0/24", "2001:db8::/32"} {
+		ours = append(ours, Network{netip.MustParsePrefix(n)})
+	}
+	for name, tc := range map[string]struct {
+		networks []Network
+		refused  bool
+	}{
+		"one's own networks":            {ours, false},
+		"a network and its parts":       {append(list("198.%d.0.0/16", 256, 1), Network{netip.MustParsePrefix("198.0.0.0/8")}), false},
+		"two public networks of /8":     {list("%d.0.0.0/8", 2, 12), true},
+		"IPv4 in 256 pieces":            {list("%d.0.0.0/8", 256, 1), true},
+		"IPv6 in pieces":                {list("2001:%x00::/24", 2, 1), true},
+		"a /8 and a public host beside": {[]Network{{netip.MustParsePrefix("12.0.0.0/8")}, {netip.MustParsePrefix("198.51.100.1/32")}}, true},
+	} {
+		c := Default()
+		c.Relay.Networks = tc.networks
+		if ps := c.Check(); len(ps) > 0 != tc.refused {
+			t.Errorf("%s: %v", name, ps)
+		}
+	}
+}
+
+func TestFingerprintsAreWrittenAsOpensslPrintsThem(t *testing.T) {
+	const plain = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+	colons := strings.ToUpper(strings.Join(strings.Split(plain, ""), ""))
+	for i := len(colons) - 2; i > 0; i -= 2 {
+		colons = colons[:i] + ":" + colons[i:]
+	}
+	for _, text := range []string{plain, colons} {
+		if f, err := ParseFingerprint(text); err != nil || f.String() != plain {
+			t.Errorf("%s is read as %s, %v", text, f, err)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"net/netip"
@@ -152,6 +154,32 @@ func (a *Address) UnmarshalYAML(node ast.Node) error {
 		return Address{parsed}, nil
 	})
 }
+
+// Fingerprint is the SHA-256 of a certificate, as 64 hexadecimal digits; colons
+// between them, as openssl prints them, are taken too.
+type Fingerprint [sha256.Size]byte
+
+// ParseFingerprint reads what [Fingerprint.String] writes.
+func ParseFingerprint(s string) (Fingerprint, error) {
+	var f Fingerprint
+	digits := strings.ReplaceAll(s, ":", "")
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) != len(f) {
+		return f, fmt.Errorf("%q is not a SHA-256 fingerprint; write what `openssl x509 -noout -fingerprint -sha256` prints behind the =", s)
+	}
+	return Fingerprint(b), nil
+}
+
+// UnmarshalYAML reads a fingerprint from the file.
+func (f *Fingerprint) UnmarshalYAML(node ast.Node) error {
+	return scalar(node, f, ParseFingerprint)
+}
+
+// MarshalText writes the fingerprint as [ParseFingerprint] reads it.
+func (f Fingerprint) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// String writes the digits without colons.
+func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 
 // valueError is a value of the wrong form, with the line it stands on.
 type valueError struct {

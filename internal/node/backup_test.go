@@ -134,13 +134,13 @@ func TestABackupThatIsNotWholeOrNotHonestIsRefused(t *testing.T) {
 		says string
 	}{
 		"cut between two files": {whole[:len(whole)-2048], "not complete"},
-		"cut in the middle":        {whole[:len(whole)/2], "unexpected EOF"},
-		"not a backup":             {[]byte("hello"), "unexpected EOF"},
-		"a name outside":           {tarOf(t, "../evil", "x", "backup.json", `{"files":1}`), "not a name inside"},
-		"an absolute name":         {tarOf(t, "/etc/evil", "x", "backup.json", `{"files":1}`), "not a name inside"},
-		"a file twice":             {tarOf(t, "pawl.db", "x", "pawl.db", "y", "backup.json", `{"files":2}`), "file exists"},
-		"a file too few":           {tarOf(t, "pawl.db", "x", "backup.json", `{"files":2}`), "not complete"},
-		"no database":              {tarOf(t, "pawl.db", "x", "backup.json", `{"files":1}`), "damaged"},
+		"cut in the middle":     {whole[:len(whole)/2], "unexpected EOF"},
+		"not a backup":          {[]byte("hello"), "unexpected EOF"},
+		"a name outside":        {tarOf(t, "../evil", "x", "backup.json", `{"files":1}`), "not a name inside"},
+		"an absolute name":      {tarOf(t, "/etc/evil", "x", "backup.json", `{"files":1}`), "not a name inside"},
+		"a file twice":          {tarOf(t, "pawl.db", "x", "pawl.db", "y", "backup.json", `{"files":2}`), "file exists"},
+		"a file too few":        {tarOf(t, "pawl.db", "x", "backup.json", `{"files":2}`), "not complete"},
+		"no database":           {tarOf(t, "pawl.db", "x", "backup.json", `{"files":1}`), "damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

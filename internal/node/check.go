@@ -28,6 +28,10 @@ func Check(ctx context.Context, c config.Config, w Wiring) []web.Check {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	checks := []web.Check{checkRoots(c, w), checkClock(w.Now()), checkData(c.Data)}
+	if c.Relay.TLS.Certificate != "" {
+		expires, err := relayFiles(c.Relay).Read()
+		checks = append(checks, certificateCheck(w.Now(), expires, err))
+	}
 	r, err := newResolver(c, w)
 	if err != nil {
 		return append(checks, web.Check{Name: "resolver", Text: err.Error(), Do: "Name one with dns.upstreams in the configuration."})

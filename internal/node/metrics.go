@@ -92,6 +92,7 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		gauge("policy_oldest_age_seconds", "Age of the oldest cached policy.", m.n.w.Now().Sub(p.Oldest).Seconds())
 	}
 	m.collectQueue(gauge)
+	m.collectRelay(counter, gauge)
 	if m.n.postfix != nil {
 		st := m.n.postfix.Stats()
 		gauge("postfix_connections", "Open connections of the TLS policy map.", float64(st.Connections))
@@ -120,6 +121,26 @@ func (m metrics) collectQueue(gauge func(string, string, float64, ...string)) {
 	if !q.Oldest.IsZero() {
 		gauge("queue_oldest_age_seconds", "Age of the oldest message that waits.", m.n.w.Now().Sub(q.Oldest).Seconds())
 	}
+}
+
+func (m metrics) collectRelay(counter func(string, string, uint64, ...string), gauge func(string, string, float64, ...string)) {
+	s := m.n.relay.Stats()
+	counter("relay_accepted_total", "Messages taken into the queue.", uint64(s.Accepted))
+	for reason, v := range s.Refused {
+		counter("relay_refused_total", "Messages and recipients refused, by reason.", uint64(v), "reason", string(reason))
+	}
+	gauge("relay_connections", "Open connections of clients.", float64(s.Connections))
+	counter("relay_turned_away_total", "Connections over the limits.", uint64(s.TurnedAway))
+	counter("relay_bad_handshakes_total", "TLS handshakes of clients that came to nothing.", uint64(s.BadHandshake))
+	counter("relay_tls_waived_total", "Messages with TLS-Required: No, by whether their sender may use it.", uint64(s.Waived), "granted", "yes")
+	counter("relay_tls_waived_total", "Messages with TLS-Required: No, by whether their sender may use it.", uint64(s.NotWaived), "granted", "no")
+	for reason, v := range m.n.logins.Failures() {
+		counter("relay_auth_failures_total", "Logins that failed, by reason.", uint64(v), "reason", reason)
+	}
+	counter("relay_bounces_suppressed_total", "Bounces not sent because their address has had too many.", uint64(m.n.bounces.suppressed.Load()))
+	room := m.n.relay.Room()
+	gauge("relay_full", "1 while mail is refused because the disk or the queue is nearly full.", flag(room.Full))
+	gauge("relay_disk_free_bytes", "Free space of the data folder's disk.", float64(room.Free))
 }
 
 // constant makes a metric; labels are pairs of name and value.

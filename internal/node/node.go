@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pawl-mail/pawl/internal/account"
 	"github.com/pawl-mail/pawl/internal/config"
 	"github.com/pawl-mail/pawl/internal/control"
 	"github.com/pawl-mail/pawl/internal/db"
@@ -26,6 +27,7 @@ import (
 	"github.com/pawl-mail/pawl/internal/ledger"
 	"github.com/pawl-mail/pawl/internal/policy"
 	"github.com/pawl-mail/pawl/internal/postfix"
+	"github.com/pawl-mail/pawl/internal/rate"
 	"github.com/pawl-mail/pawl/internal/relay"
 	"github.com/pawl-mail/pawl/internal/relay/bounce"
 	"github.com/pawl-mail/pawl/internal/relay/deliver"
@@ -64,6 +66,9 @@ type Node struct {
 	deliver  *deliver.Deliverer
 	relay    *relay.Relay
 	signer   *dkim.Signer
+	accounts *account.Store
+	logins   *account.Logins
+	bounces  bounceLimit
 	postfix  *postfix.Server
 
 	collector *postfix.Collector // nil: postfix.tlsrpt is off
@@ -92,8 +97,10 @@ type service struct {
 type Addrs struct {
 	Postfix string
 	Relay   []string
-	Web     string
-	Control string
+	// Submissions are the relay's listeners with implicit TLS.
+	Submissions []string
+	Web         string
+	Control     string
 }
 
 // New makes a node: it opens the database, binds every listener and makes
@@ -170,15 +177,16 @@ func (n *Node) openWorld(context.Context) (err error) {
 
 // makeRelay makes the queue, what empties it and what fills it.
 func (n *Node) makeRelay(ctx context.Context) (err error) {
-	r, t, l := n.config.Relay, tuning(n.config.Relay), live(n.config.Relay)
+	r, t := n.config.Relay, tuning(n.config.Relay)
 	if n.signer, err = signer(n.config, n.w.Now); err != nil {
 		return err
 	}
+	n.bounces.table = rate.New(rate.Limit{Burst: r.Limits.Bounces, Per: time.Hour}, n.w.Now)
 	n.queue, err = queue.New(ctx, queue.Options{
 		DB: n.db, Spool: filepath.Join(n.config.Data, "spool"), Node: n.config.Hostname, Now: n.w.Now, After: n.w.After, Log: n.log,
 		Lifetime: t.Lifetime, RetryFirst: t.RetryFirst, RetryMax: t.RetryMax,
 		Concurrency: t.Concurrency, Destination: t.Destination, History: t.History,
-		Bounce: bounce.New(bounce.Options{Hostname: n.config.Hostname, Now: n.w.Now, Body: n.newBody, Signer: n.signer}),
+		Bounce: bounce.New(bounce.Options{Hostname: n.config.Hostname, Now: n.w.Now, Body: n.newBody, Allow: n.bounces.allow, Signer: n.signer}),
 		OnHeld: n.held,
 	})
 	if err != nil {
@@ -188,11 +196,7 @@ func (n *Node) makeRelay(ctx context.Context) (err error) {
 		Policies: n.policy, Dial: n.w.Dial, Roots: n.roots, Now: n.w.Now, Hostname: n.config.Hostname,
 		Source4: r.SourceIPv4.Addr, Source6: r.SourceIPv6.Addr, Port: n.w.SMTP, Log: n.log, Outcomes: n.ledger.Record,
 	})
-	n.relay, err = relay.New(relay.Options{
-		Queue: n.queue, Hostname: n.config.Hostname, Networks: l.Networks, MaxSize: l.MaxSize,
-		MaxRecipients: l.MaxRecipients, Connections: l.Connections, PerClient: l.PerClient, Signer: n.signer, Now: n.w.Now, Log: n.log,
-	})
-	return err
+	return n.makeAccept(ctx)
 }
 
 func (n *Node) newBody() *queue.Body { return n.queue.Body() }
@@ -212,16 +216,8 @@ func (n *Node) bind(ctx context.Context) error {
 	if err := n.collect(); err != nil {
 		return err
 	}
-	for i, addr := range c.Relay.Listen {
-		if addr == config.Off {
-			continue
-		}
-		l, err := n.listen(ctx, fmt.Sprintf("relay.listen[%d]", i), addr)
-		if err != nil {
-			return err
-		}
-		n.bound.Relay = append(n.bound.Relay, l.Addr().String())
-		n.serve("relay", func(ctx context.Context) error { return n.relay.Serve(ctx, l) })
+	if err := n.bindRelay(ctx); err != nil {
+		return err
 	}
 	if c.Web.Listen != config.Off {
 		l, err := n.listen(ctx, "web.listen", c.Web.Listen)
@@ -238,6 +234,7 @@ func (n *Node) bind(ctx context.Context) error {
 	n.open = append(n.open, l)
 	n.bound.Control = c.ControlSocket()
 	n.serve("control", func(ctx context.Context) error { return n.controls().Serve(ctx, l) })
+	n.serve("relay's room and certificate", n.relay.Watch)
 	n.serve("policy refresh", n.policy.Run)
 	n.serve("queue", func(ctx context.Context) error { return n.queue.Run(ctx, n.w.Attempts(n.deliver.Deliver)) })
 	n.serve("self-check", n.watch)
@@ -364,10 +361,11 @@ func (n *Node) watch(ctx context.Context) error {
 func (n *Node) Checks() []web.Check {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	checks := append(slices.Clone(n.checks), n.relayChecks()...)
 	if n.draining.Load() {
-		return append(slices.Clone(n.checks), drainCheck())
+		checks = append(checks, drainCheck())
 	}
-	return n.checks
+	return checks
 }
 
 func (n *Node) checkSelf(ctx context.Context) {

@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"net/netip"
 	"strings"
 	"time"
@@ -64,19 +65,97 @@ func literal(a netip.Addr) string {
 	}
 }
 
-// countReceived counts the Received lines in the header section at the
-// beginning of a message in wire form.
-func countReceived(head []byte) int {
-	n := 0
-	for len(head) > 0 {
-		line, rest, _ := bytes.Cut(head, []byte("\r\n"))
-		if len(line) == 0 {
-			break // the body begins
+// header is the header section of a message in wire form, without the empty line
+// that ends it.
+type header struct {
+	text  []byte
+	whole bool // its end was seen
+}
+
+// cutHeader returns the header section at the beginning of a message: up to the
+// empty line, or to a line that is none of a header field (RFC 5322 §2.2), which
+// others take for the beginning of the body. At most [maxHeader] is looked at.
+func cutHeader(message []byte) header {
+	end := 0
+	for end < len(message) && end < maxHeader {
+		n := bytes.IndexByte(message[end:], '\n') + 1
+		if n == 0 {
+			return header{text: message[:end]}
 		}
-		if len(line) >= len("Received:") && bytes.EqualFold(line[:len("Received:")], []byte("Received:")) {
-			n++
+		line := message[end : end+n]
+		folded := end > 0 && (line[0] == ' ' || line[0] == '\t')
+		if !folded && !isField(line) {
+			return header{text: message[:end], whole: true}
 		}
-		head = rest
+		end += n
+	}
+	return header{text: message[:end], whole: end == len(message) && end < maxHeader}
+}
+
+// isField reports whether a line begins a header field.
+func isField(line []byte) bool {
+	colon := bytes.IndexByte(line, ':')
+	for _, c := range line[:max(colon, 0)] {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return colon > 0
+}
+
+// values yields what stands behind the colon of each field of a name, folds
+// included, without the CR LF at the end.
+func (h header) values(name string) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		rest := h.text
+		for len(rest) > 0 {
+			end := fieldEnd(rest)
+			field := bytes.TrimSuffix(rest[:end], []byte("\r\n"))
+			rest = rest[end:]
+			if len(field) > len(name) && field[len(name)] == ':' && strings.EqualFold(string(field[:len(name)]), name) && !yield(field[len(name)+1:]) {
+				return
+			}
+		}
+	}
+}
+
+// fieldEnd is where the first field of a header ends, its folded lines included.
+func fieldEnd(text []byte) int {
+	end := 0
+	for {
+		n := bytes.IndexByte(text[end:], '\n') + 1
+		if n == 0 {
+			return len(text)
+		}
+		end += n
+		if end == len(text) || text[end] != ' ' && text[end] != '\t' {
+			return end
+		}
+	}
+}
+
+// received counts the Received lines.
+func (h header) received() (n int) {
+	for range h.values("Received") {
+		n++
 	}
 	return n
 }
+
+// tlsRequiredNo reports whether the header has the field "TLS-Required: No", as
+// RFC 8689 §3 writes it, and has it once: more than one must not appear, and what
+// breaks that rule waives nothing. Nor does a header whose end was not seen.
+func (h header) tlsRequiredNo() bool {
+	fields, no := 0, 0
+	for v := range h.values("TLS-Required") {
+		fields++
+		if strings.EqualFold(string(trimFWS(v)), "No") {
+			no++
+		}
+	}
+	return h.whole && fields == 1 && no == 1
+}
+
+// trimFWS takes the folding white space off that may stand in front of a value
+// (RFC 5322 §3.2.2).
+func trimFWS(v []byte) []byte { return bytes.TrimLeft(v, " \t\r\n") }

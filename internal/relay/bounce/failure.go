@@ -24,17 +24,21 @@ type Options struct {
 	Now      func() time.Time
 	Body     func() *queue.Body // an empty body of the queue that the bounces go to
 	Signer   *dkim.Signer       // signs for Hostname, if it has a key for it; nil: nothing is signed
+	// Allow says whether another bounce may go to an address; nil: always. The
+	// failure of a delivery whose bounce it forbids is in the queue's history only.
+	Allow func(to string) bool
 }
 
 // New returns a function that makes the bounce of a failure, for
 // [queue.Options]. It returns nil where none is due: the message came from the
 // null sender, so that it is a bounce itself (RFC 5321 §4.5.5), or none of the
-// recipients that failed asked for it (RFC 3461 §4.1).
+// recipients that failed asked for it (RFC 3461 §4.1), or the address has had
+// its bounces.
 func New(o Options) func(context.Context, queue.Failure) (*queue.Submission, error) {
 	return func(_ context.Context, f queue.Failure) (*queue.Submission, error) {
 		d := f.Delivery
 		tell := told(f.Failed)
-		if d.From == "" || len(tell) == 0 {
+		if d.From == "" || len(tell) == 0 || o.Allow != nil && !o.Allow(d.From) {
 			return nil, nil
 		}
 		domain, err := resolve.Name(queue.Domain(d.From))

@@ -85,6 +85,7 @@ type Queue struct {
 	tuned  atomic.Pointer[Tuning]
 	jobs   sync.WaitGroup
 	counts counts
+	weight weight
 
 	// The lock is never held while the database is asked for anything: the
 	// writer takes it to tell what is durable.

@@ -98,6 +98,9 @@ func (c *Conn) refuseMessage(body *Body, refusal error) error {
 	case body.err != nil && !errors.Is(body.err, io.EOF) && !errors.As(body.err, &reply):
 		return body.err // the connection broke
 	}
+	if body.err != nil && !errors.Is(body.err, io.EOF) {
+		c.s.counts.badContent.Add(1)
+	}
 	err := body.src.skip(body.buf, max(minOverrun, c.limits.Size))
 	if errors.Is(err, errEndless) {
 		return c.end(552, smtp.Enhanced{5, 3, 4}, "the message is much too large")

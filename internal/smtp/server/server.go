@@ -31,6 +31,7 @@ type Server struct {
 	o       Options
 	limits  atomic.Pointer[Limits]
 	buffers buffers
+	counts  counts
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -141,6 +142,9 @@ func (s *Server) admit(ctx context.Context, raw net.Conn, implicit bool) *Conn {
 	if !full && !stopping {
 		return c
 	}
+	if full {
+		s.counts.turnedAway.Add(1)
+	}
 	c.unhook()
 	c.cancel()
 	if !implicit { // there it could not be read
@@ -157,6 +161,7 @@ func (s *Server) enter(client netip.Prefix) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients[client] >= s.limits.Load().PerClient {
+		s.counts.turnedAway.Add(1)
 		return false
 	}
 	s.clients[client]++

@@ -54,6 +54,7 @@ func (c *Conn) handshake() error {
 	err := c.endHandshake(conn.HandshakeContext(c.ctx))
 	if err != nil {
 		if !errors.Is(err, errStopping) {
+			c.s.counts.badHandshake.Add(1)
 			c.log().Info("smtp: a TLS handshake came to nothing", "err", err)
 		}
 		return fmt.Errorf("%w: %v", errBroken, err) //nolint:errorlint // a timeout in there must not be answered in clear
