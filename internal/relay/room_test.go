@@ -66,7 +66,7 @@ func TestMailIsRefusedForNowWhileTheQueueIsTooHeavy(t *testing.T) {
 	w.talk(ours + hello + handIn + "C: MAIL FROM:<app@example.com> SIZE=1000\n" + noRoom)
 	w.clock.pass(time.Minute) // the weight is remembered
 	w.relay.Look(t.Context())
-	w.talk(ours + hello + envelope + handIn[:strings.Index(handIn, "S: 250 2.0.0 queued")] + noRoom)
+	w.talk(ours + hello + envelope + strings.Replace(handIn, "S: 250 2.0.0 queued as …", noRoom, 1))
 	w.one()
 }
 

@@ -74,7 +74,7 @@ func TestACertificateThatCannotBeUsedIsSaidAtTheStart(t *testing.T) {
 	files := w.relay.opts.Files
 	other, err := w.ca.Issue(testnet.CertOptions{Names: []string{"other.example.org"}, Key: nil})
 	w.must(err)
-	writePair(t, other, t.TempDir()+"/cert.pem", files.Key) // the key of another certificate
+	w.must(testnet.WriteFiles(other, t.TempDir()+"/cert.pem", files.Key)) // the key of another certificate
 	if _, err := files.Read(); err == nil || !strings.Contains(err.Error(), files.Key) {
 		t.Errorf("a foreign key: %v", err)
 	}

@@ -2,14 +2,10 @@ package relay
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -191,24 +187,7 @@ func (w *world) certificate(f Files, name string) {
 	w.Helper()
 	pair, err := w.ca.Issue(testnet.CertOptions{Names: []string{name}})
 	w.must(err)
-	writePair(w, pair, f.Certificate, f.Key)
-}
-
-func writePair(t testing.TB, pair tls.Certificate, cert, key string) {
-	t.Helper()
-	var chain []byte
-	for _, c := range pair.Certificate {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c})...)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, text := range map[string][]byte{cert: chain, key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})} {
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.must(testnet.WriteFiles(pair, f.Certificate, f.Key))
 }
 
 // Where clients of transcripts come from.

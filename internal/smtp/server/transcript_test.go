@@ -24,9 +24,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
-
 // message is what an inbox took.
 type message struct {
 	mail     smtp.Mail
