@@ -48,6 +48,11 @@ func (n *Node) parts() []part {
 		}, prepare: func(c config.Config) (func(), error) {
 			return func() { n.relay.Change(live(c.Relay)) }, nil
 		}},
+		{prepare: func(config.Config) (func(), error) {
+			// The files may be new ones under the same names; Reload keeps what it
+			// had where they cannot be used, and says so here.
+			return func() {}, n.relay.Reload()
+		}},
 	}
 }
 
