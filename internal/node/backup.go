@@ -55,7 +55,7 @@ func (n *Node) backup(ctx context.Context, _ struct{}, w io.Writer) error {
 	}
 	defer n.queue.PinSpool()() // before the database is copied
 	dir := filepath.Join(n.config.Data, copyPrefix+db.NewID())
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := n.db.Copy(ctx, dir); err != nil {
 		return err
 	}

@@ -159,6 +159,10 @@ func TestWhoHeldAMessageAndWhyStandsInItsStoryAndInTheLog(t *testing.T) {
 			t.Errorf("%s changed %d, want %d", p.Act, got, want)
 		}
 	}
+	eventually(t, "the first attempt is in the story", func() bool {
+		x := call[node.Explanation](t, n, "explain", node.ExplainParams{Subject: message})
+		return len(x.Deliveries) == 1 && len(x.Deliveries[0].Stories) > 0
+	})
 	act(node.ActParams{Act: queue.Hold, IDs: []string{message}, Who: "ann", Why: "the court asked"}, 1)
 	act(node.ActParams{Act: queue.Drop, Filter: queue.Filter{Sender: "@other.test"}}, 0)
 	x := call[node.Explanation](t, n, "explain", node.ExplainParams{Subject: message})

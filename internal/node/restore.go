@@ -65,7 +65,7 @@ func (o RestoreOptions) restore(ctx context.Context, stage string) (r Restored, 
 	if err != nil {
 		return r, err
 	}
-	defer closeSource()
+	defer func() { _ = closeSource() }() // it was only read
 	if r.Manifest, err = unpack(source, stage); err != nil {
 		return r, fmt.Errorf("reading the backup %s: %w", o.From, err)
 	}
@@ -147,11 +147,16 @@ func giveToOwner(dir string) error {
 	if !ok || os.Geteuid() != 0 {
 		return nil
 	}
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(dir) // so that nobody's link leads to another file
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+		return root.Lchown(path, int(owner.Uid), int(owner.Gid))
 	})
 }
 
@@ -217,20 +222,21 @@ func fromTar(r io.Reader) files {
 
 func fromFolder(dir string) files {
 	return func(take func(string, io.Reader) error) error {
-		return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
 				return err
 			}
-			name, err := filepath.Rel(dir, path)
-			if err != nil {
-				return err
-			}
-			f, err := os.Open(path)
+			f, err := root.Open(name)
 			if err != nil {
 				return err
 			}
 			defer f.Close()
-			return take(filepath.ToSlash(name), f)
+			return take(name, f)
 		})
 	}
 }

@@ -131,13 +131,13 @@ func (c *Collector) bind() (*socket, error) {
 	}
 	// Its users are smtp(8) processes of another user.
 	if err = errors.Join(os.Chmod(fresh, 0o666), os.Rename(fresh, path)); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return nil, fmt.Errorf("the TLS-RPT socket %s cannot be put in its place: %w", path, err)
 	}
 	s := &socket{conn: conn, queue: queue}
 	s.inode, err = inode(path)
 	if err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return nil, fmt.Errorf("the TLS-RPT socket: %w", err)
 	}
 	return s, nil
@@ -149,7 +149,7 @@ func alive(path string) bool {
 	if err != nil {
 		return false
 	}
-	conn.Close()
+	_ = conn.Close()
 	return true
 }
 
@@ -248,7 +248,7 @@ func (c *Collector) renew() (old, fresh *socket) {
 // read moves datagrams out of the kernel's queue, and does nothing else, until
 // the socket's deadline is over and it is empty.
 func (c *Collector) read(s *socket) {
-	defer s.conn.Close()
+	defer func() { _ = s.conn.Close() }() // a failed read was told
 	raw, err := s.conn.SyscallConn()
 	if err != nil {
 		c.o.Log.Error("the TLS-RPT socket cannot be read", "err", err)
@@ -290,7 +290,8 @@ func (c *Collector) put(b []byte) {
 		c.dropped.Add(1)
 		return
 	}
-	kept := append((*c.buffers.Get().(*[]byte))[:0], b...)
+	kept := (*c.buffers.Get().(*[]byte))[:0]
+	kept = append(kept, b...)
 	select {
 	case c.waiting <- kept:
 	default:

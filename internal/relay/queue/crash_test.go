@@ -210,12 +210,13 @@ func empty(t *testing.T, dir, url string) map[string]int {
 	return went
 }
 
-// rounds is how often the crash tests kill.
+// rounds is how often the crash tests kill. Beside long runs a few are enough:
+// the node's tests kill the whole server ten times.
 func rounds() int {
 	if os.Getenv("PAWL_SOAK") != "" {
 		return 100
 	}
-	return 10
+	return 4
 }
 
 func TestEveryMessageThatWasAcceptedIsThereWholeAfterAKill(t *testing.T) {
@@ -224,7 +225,7 @@ func TestEveryMessageThatWasAcceptedIsThereWholeAfterAKill(t *testing.T) {
 			dir, url := t.TempDir(), databaseOf(t, dialect).URL
 			n := rounds()
 			if dialect == db.Postgres {
-				n = max(1, n/5)
+				n = max(1, n/4)
 			}
 			accepted := 0
 			for range n {
@@ -256,7 +257,7 @@ func TestAKillDuringDeliveriesRepeatsOnlyWhatWasInFlight(t *testing.T) {
 			dir, url := t.TempDir(), databaseOf(t, dialect).URL
 			n := rounds()
 			if dialect == db.Postgres {
-				n = max(1, n/5)
+				n = max(1, n/4)
 			}
 			total, twice := 0, 0
 			for range n {
