@@ -32,7 +32,8 @@ const (
 )
 
 func (d *DB) openSQLite(ctx context.Context, o Options, readOnly bool) error {
-	d.engine = sqliteEngine{}
+	engine := &sqliteEngine{}
+	d.engine = engine
 	if o.DataDir == "" {
 		return errors.New("no data folder is named. Give one, or the URL of a PostgreSQL database")
 	}
@@ -57,6 +58,10 @@ func (d *DB) openSQLite(ctx context.Context, o Options, readOnly bool) error {
 		if err := d.openWriter(ctx, path); err != nil {
 			return err
 		}
+		if engine.file, err = os.Stat(path); err != nil {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		engine.path = path
 	}
 	d.reads, err = sqlitePool(path, "ro",
 		fmt.Sprintf("PRAGMA busy_timeout = %d", d.limits.busy.Milliseconds()),
@@ -173,20 +178,38 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 // sqliteEngine is the writer's view of SQLite.
-type sqliteEngine struct{}
+type sqliteEngine struct {
+	path string      // empty where nothing is written
+	file os.FileInfo // what is there
+}
 
-func (sqliteEngine) dialect() Dialect { return SQLite }
-func (sqliteEngine) batch() int       { return maxBatch }
-func (sqliteEngine) prepares() bool   { return true }
-func (sqliteEngine) patient() bool    { return false }
+// errMoved: what is committed to a file that has no name any longer, or another
+// one's, is lost with the process.
+var errMoved = errors.New("the database file was moved, removed or replaced while it was open; put it back, or restart pawl")
+
+func (e *sqliteEngine) inPlace() error {
+	now, err := os.Stat(e.path)
+	if err != nil || !os.SameFile(now, e.file) {
+		return errMoved
+	}
+	return nil
+}
+
+func (*sqliteEngine) dialect() Dialect { return SQLite }
+func (*sqliteEngine) batch() int       { return maxBatch }
+func (*sqliteEngine) prepares() bool   { return true }
+func (*sqliteEngine) patient() bool    { return false }
 
 // bound has no end: the waits for locks are bounded by busy_timeout, and the
 // driver starts a goroutine for each statement whose context may end.
-func (sqliteEngine) bound() (context.Context, context.CancelFunc) {
+func (*sqliteEngine) bound() (context.Context, context.CancelFunc) {
 	return context.Background(), func() {}
 }
 
-func (sqliteEngine) begin(s *session) error {
+func (e *sqliteEngine) begin(s *session) error {
+	if err := e.inPlace(); err != nil {
+		return err
+	}
 	// IMMEDIATE: the lock is waited for here, where nothing has run yet.
 	if err := s.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
@@ -194,7 +217,7 @@ func (sqliteEngine) begin(s *session) error {
 	return s.exec("SAVEPOINT w")
 }
 
-func (sqliteEngine) next(s *session) error {
+func (*sqliteEngine) next(s *session) error {
 	if err := s.exec("RELEASE w"); err != nil {
 		return err
 	}
@@ -203,31 +226,31 @@ func (sqliteEngine) next(s *session) error {
 
 // undo fails when SQLite has rolled the whole transaction back by itself, as it
 // may for a full disk or an I/O error (sqlite.org/lang_transaction.html).
-func (sqliteEngine) undo(s *session) error   { return s.exec("ROLLBACK TO w") }
-func (sqliteEngine) commit(s *session) error { return s.exec("COMMIT") }
+func (*sqliteEngine) undo(s *session) error   { return s.exec("ROLLBACK TO w") }
+func (*sqliteEngine) commit(s *session) error { return s.exec("COMMIT") }
 
 // reset keeps the connection, also after an I/O error: in it SQLite knows which
 // frames of the WAL were never synced, and the next commit writes over them. A new
 // connection would find them in the page cache and take them for committed.
-func (sqliteEngine) reset(s *session, _ error) bool {
+func (*sqliteEngine) reset(s *session, _ error) bool {
 	err := s.exec("ROLLBACK")
 	// The plain error is that SQLite has already rolled back by itself.
 	return err == nil || sqliteCode(err) == lib.SQLITE_ERROR
 }
 
-func (sqliteEngine) spoilt(*session) bool      { return false }
-func (sqliteEngine) lost(*session, error) bool { return false }
-func (sqliteEngine) again(error) bool          { return false }
+func (*sqliteEngine) spoilt(*session) bool      { return false }
+func (*sqliteEngine) lost(*session, error) bool { return false }
+func (*sqliteEngine) again(error) bool          { return false }
 
 // unknown: once the commit record is written and only its sync fails, a crash
 // before the next commit overwrites it could bring it back.
-func (sqliteEngine) unknown(_ *session, err error) bool {
+func (*sqliteEngine) unknown(_ *session, err error) bool {
 	code := sqliteCode(err)
 	return code == lib.SQLITE_IOERR_FSYNC || code == lib.SQLITE_IOERR_DIR_FSYNC
 }
 
 // separate: a deferred foreign key is checked at COMMIT.
-func (sqliteEngine) separate(err error) bool { return sqliteCode(err)&0xff == lib.SQLITE_CONSTRAINT }
+func (*sqliteEngine) separate(err error) bool { return sqliteCode(err)&0xff == lib.SQLITE_CONSTRAINT }
 
 func sqliteCode(err error) int {
 	var e *sqlite.Error
@@ -237,7 +260,10 @@ func sqliteCode(err error) int {
 	return e.Code()
 }
 
-func (sqliteEngine) kind(err error) error {
+func (*sqliteEngine) kind(err error) error {
+	if errors.Is(err, errMoved) {
+		return ErrIO
+	}
 	code := sqliteCode(err)
 	switch code {
 	case lib.SQLITE_CONSTRAINT_UNIQUE, lib.SQLITE_CONSTRAINT_PRIMARYKEY, lib.SQLITE_CONSTRAINT_ROWID:
