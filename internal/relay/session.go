@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"syscall"
 
 	"github.com/pawl-mail/pawl/internal/db"
 	"github.com/pawl-mail/pawl/internal/dkim"
@@ -250,7 +251,7 @@ func (s *session) failed(id string, err error) error {
 	s.relay.refused[NotStored].Add(1)
 	s.relay.opts.Log.Error("a message could not be taken; its sender was asked to try again",
 		slog.String("message", id), slog.String("client", s.conn.Client().String()), slog.Any("err", err))
-	if errors.Is(err, db.ErrFull) {
+	if errors.Is(err, db.ErrFull) || errors.Is(err, syscall.ENOSPC) {
 		return smtp.Errorf(452, smtp.Enhanced{4, 3, 1}, "there is no room for the message now")
 	}
 	return smtp.Errorf(451, smtp.Enhanced{4, 3, 0}, "the message could not be stored; try again later")
