@@ -61,7 +61,8 @@ func (d *DB) migrate(ctx context.Context, pool *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.missing(ctx, pool, p); err != nil {
+	missing, err := d.missing(ctx, pool, p)
+	if err != nil || len(missing) == 0 {
 		return err
 	}
 	done, err := p.Up(ctx)

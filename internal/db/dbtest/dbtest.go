@@ -7,8 +7,12 @@
 package dbtest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/pawl-mail/pawl/internal/db"
@@ -17,8 +21,37 @@ import (
 // SQLite opens a new database in a folder of tb's, and closes it when tb ends.
 func SQLite(tb testing.TB) *db.DB {
 	tb.Helper()
-	return Open(tb, db.Options{DataDir: tb.TempDir()})
+	file, err := migrated()
+	if err != nil {
+		tb.Fatal("make a database:", err)
+	}
+	dir := tb.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, sqliteFile), file, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return Open(tb, db.Options{DataDir: dir})
 }
+
+// sqliteFile is the database's name in its folder.
+const sqliteFile = "pawl.db"
+
+// migrated is a new database's file. It is made once for the test binary: the
+// migrations take longer than most tests that need what they make.
+var migrated = sync.OnceValues(func() (file []byte, err error) {
+	dir, err := os.MkdirTemp("", "pawl-dbtest-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	d, err := db.Open(context.Background(), db.Options{DataDir: dir})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Close(); err != nil { // what is in the WAL is in the file then
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, sqliteFile))
+})
 
 // Postgres opens a new PostgreSQL database, and drops it when tb ends.
 func Postgres(tb testing.TB) *db.DB {
