@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -32,6 +33,9 @@ func (s *serveCmd) Run(ctx context.Context, top *cli) error {
 	wiring := node.Wiring{Notify: notify}
 	if top.Config != "" {
 		wiring.Load = top.settings
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(node.GCPercent)
 	}
 	n, err := node.New(ctx, cfg, wiring)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -28,8 +29,12 @@ const (
 	sqliteCheckpoint = 4096 // pages
 	sqliteWALKept    = 64 << 20
 	sqliteCacheKiB   = 64 << 10
-	sqliteReadKiB    = 4 << 10
+	sqliteReadKiB    = 512
 )
+
+// readerIdle is how long a connection that reads is kept when nobody needs it:
+// each takes more than a megabyte.
+const readerIdle = time.Minute
 
 func (d *DB) openSQLite(ctx context.Context, o Options, readOnly bool) error {
 	engine := &sqliteEngine{}
@@ -71,6 +76,7 @@ func (d *DB) openSQLite(ctx context.Context, o Options, readOnly bool) error {
 	}
 	d.reads.SetMaxOpenConns(readers)
 	d.reads.SetMaxIdleConns(readers)
+	d.reads.SetConnMaxIdleTime(readerIdle)
 	if !readOnly {
 		return nil
 	}

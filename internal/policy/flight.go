@@ -95,7 +95,7 @@ func (e *Engine) look(domain string, f *flight, release func()) {
 		}
 	}
 	defer release()
-	ctx, cancel := context.WithTimeout(e.ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(resolve.Once(e.ctx), lookTimeout)
 	defer cancel()
 	if f.errand.fresh {
 		ctx = resolve.Fresh(ctx)

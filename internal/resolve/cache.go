@@ -42,6 +42,13 @@ func (c *cache) put(q question, r *result) {
 	c.entries.Invalidate(q) // what was there is no longer what the DNS says
 }
 
+// replace puts r in the place of an earlier result, if there is one.
+func (c *cache) replace(q question, r *result) {
+	if _, ok := c.entries.GetIfPresent(q); ok {
+		c.put(q, r)
+	}
+}
+
 func (c *cache) clear()        { c.entries.InvalidateAll() }
 func (c *cache) size() int     { return c.entries.EstimatedSize() }
 func (c *cache) bytes() uint64 { return c.entries.WeightedSize() }

@@ -178,3 +178,21 @@ func BenchmarkCachedMX(b *testing.B) {
 		}
 	})
 }
+
+func TestAnAnswerThatIsWantedOnceTakesNoRoom(t *testing.T) {
+	s := serve(t, map[string]reply{"a.test. MX": {answer: []string{"a.test. 300 IN MX 10 old.test."}}})
+	r := ask(t, Options{}, s)
+	mx, err := r.MX(Once(t.Context()), "a.test")
+	same(t, "once", mx.Records, []MX{{10, "old.test"}}, err)
+	if n := r.Stats().CacheEntries; n != 0 {
+		t.Errorf("%d entries are kept, want none", n)
+	}
+	lookupMX(t, r) // this one is kept
+	s.set("a.test. MX", reply{answer: []string{"a.test. 300 IN MX 10 new.test."}})
+	if mx, err = r.MX(Once(Fresh(t.Context())), "a.test"); err != nil {
+		t.Error(err)
+	}
+	if got := lookupMX(t, r); got != "[{10 new.test}] <nil>" {
+		t.Errorf("from the cache it is %s, want what the DNS says now", got)
+	}
+}

@@ -112,6 +112,16 @@ func Fresh(ctx context.Context) context.Context { return context.WithValue(ctx, 
 
 func isFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 
+// onceKey marks a context made by [Once].
+type onceKey struct{}
+
+// Once returns a context whose lookups do not fill the cache: for who keeps what
+// comes of an answer for as long as the answer is good, so that it takes no room
+// twice.
+func Once(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, true) }
+
+func isOnce(ctx context.Context) bool { return ctx.Value(onceKey{}) != nil }
+
 // MX returns a domain's mail exchangers, best preference first. A single one with
 // an empty Host is the null MX (RFC 7505). Errors are [*NotFound] or [*Failure],
 // here and in all that follow.
@@ -168,7 +178,7 @@ func (r *Resolver) name(s, qtype string) (string, error) {
 
 // begin returns the cached result for q, or else the flight that will bring one.
 func (r *Resolver) begin(ctx context.Context, q question) (*flight, *result) {
-	fresh := isFresh(ctx)
+	fresh, keep := isFresh(ctx), !isOnce(ctx)
 	if !fresh {
 		if res := r.cached(q); res != nil {
 			r.stats.hits.Add(1)
@@ -185,15 +195,16 @@ func (r *Resolver) begin(ctx context.Context, q question) (*flight, *result) {
 			}
 			return r.cached(q)
 		},
-		func(ctx context.Context) *result { return r.resolve(ctx, q) })
+		func(ctx context.Context) *result { return r.resolve(ctx, q, keep) })
 }
 
 func (r *Resolver) cached(q question) *result {
 	return r.cache.get(q, r.trust.Load().generation, r.now())
 }
 
-// resolve asks the upstreams for q, follows its aliases, and caches what came of it.
-func (r *Resolver) resolve(ctx context.Context, q question) *result {
+// resolve asks the upstreams for q, follows its aliases, and caches what came of
+// it, if it is to be kept or takes the place of what is there.
+func (r *Resolver) resolve(ctx context.Context, q question, keep bool) *result {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.timeout, errSilent)
 	defer cancel()
 	r.stats.lookups.Add(1)
@@ -209,8 +220,12 @@ func (r *Resolver) resolve(ctx context.Context, q question) *result {
 	if res.dropped > 0 {
 		r.stats.dropped.Add(uint64(res.dropped))
 	}
-	if f == nil || f.Kind != Canceled {
+	switch {
+	case f != nil && f.Kind == Canceled:
+	case keep:
 		r.cache.put(q, res)
+	default:
+		r.cache.replace(q, res)
 	}
 	return res
 }
