@@ -76,9 +76,6 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		out <- constant(name, help, prometheus.GaugeValue, v, labels)
 	}
 	p := m.n.policy.Stats()
-	for kind, v := range p.Answers {
-		counter("policy_answers_total", "Answers given to Postfix, by kind.", v, "kind", kind)
-	}
 	counter("policy_lookups_total", "Where policy lookups were answered from.", p.FromMemory, "from", "memory")
 	counter("policy_lookups_total", "Where policy lookups were answered from.", p.FromDatabase, "from", "database")
 	counter("policy_lookups_total", "Where policy lookups were answered from.", p.Misses, "from", "network")
@@ -87,14 +84,20 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		counter("policy_failures_total", "Failures to fetch a policy, by RFC 8460 result type.", v, "result", string(result))
 	}
 	gauge("policy_overrides", "Overrides in force.", float64(p.Overrides))
+	counter("policy_overridden_total", "Answers for Postfix that an override decided.", p.Overridden)
 	gauge("dane_enabled", "1 if the resolver is trusted to validate and DANE is on.", flag(p.DANE))
 	if !p.Oldest.IsZero() {
 		gauge("policy_oldest_age_seconds", "Age of the oldest cached policy.", m.n.w.Now().Sub(p.Oldest).Seconds())
 	}
+	m.collectDNS(counter)
 	m.collectQueue(gauge)
 	m.collectRelay(counter, gauge)
 	if m.n.postfix != nil {
 		st := m.n.postfix.Stats()
+		for kind, v := range st.Answers {
+			counter("policy_answers_total", "Answers given to Postfix, by kind.", uint64(v), "kind", kind.String())
+		}
+		counter("postfix_unknown_total", "Queries for a map that there is not.", uint64(st.Unknown))
 		gauge("postfix_connections", "Open connections of the TLS policy map.", float64(st.Connections))
 		counter("postfix_malformed_total", "Connections of the TLS policy map that did not speak socketmap.", uint64(st.Malformed))
 		counter("postfix_refused_total", "Connections of the TLS policy map over the limit.", uint64(st.Refused))
@@ -104,6 +107,17 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	d := m.n.db.Stats()
 	counter("db_commits_total", "Commits of the database.", d.Commits)
 	gauge("observing", "1 if the node only observes policies.", flag(m.n.inForce().Policy.Mode == observe))
+}
+
+func (m metrics) collectDNS(counter func(string, string, uint64, ...string)) {
+	r := m.n.resolver.Stats()
+	counter("dns_lookups_total", "DNS lookups, by where they were answered from.", r.Lookups, "from", "network")
+	counter("dns_lookups_total", "DNS lookups, by where they were answered from.", r.CacheHits, "from", "cache")
+	counter("dns_strays_total", "DNS messages that answered no question: late, or false.", r.Strays)
+	counter("dns_dropped_total", "Records that were left out of answers for being too many or no names.", r.Dropped)
+	for kind, v := range r.Failures {
+		counter("dns_failures_total", "DNS lookups that found nothing out, by kind.", v, "kind", string(kind))
+	}
 }
 
 func (m metrics) collectQueue(gauge func(string, string, float64, ...string)) {

@@ -1,7 +1,9 @@
 package node_test
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -83,6 +85,45 @@ func TestHealthAndMetrics(t *testing.T) {
 	}
 	if status, body := get(t, n, "/nowhere"); status != 404 || !strings.Contains(body, "no such page") {
 		t.Errorf("an unknown page: %d %.200q", status, body)
+	}
+}
+
+func TestMetricsOfPolicies(t *testing.T) {
+	tn, w := world(t)
+	n, _ := start(t, settings(t, tn.DNSAddr()), w)
+	tn.Domain("good.test", testnet.DomainOptions{STS: testnet.STS{Mode: "enforce"}})
+	tn.Domain("blocked.test", testnet.DomainOptions{STS: testnet.STS{Mode: "enforce"}}).On(testnet.BlockPolicyHost)
+	conn, err := net.Dial("tcp", n.Addrs().Postfix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	for _, query := range []string{"14:pawl good.test,", "14:pawl good.test,", "17:pawl blocked.test,", "10:pawl .test,"} {
+		fmt.Fprint(conn, query)
+		if _, err := r.ReadString(','); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, body := get(t, n, "/metrics")
+	for _, line := range []string{
+		`pawl_policy_answers_total{kind="secure"} 2`,
+		`pawl_policy_answers_total{kind="notfound"} 2`,
+		`pawl_policy_lookups_total{from="memory"} 1`,
+		`pawl_policy_lookups_total{from="network"} 2`,
+		`pawl_policy_refreshes_total 1`,
+		`pawl_policy_failures_total{result="sts-policy-fetch-error"} 1`,
+		`pawl_policy_oldest_age_seconds `,
+		`pawl_policy_overrides 0`,
+		`pawl_policy_overridden_total 0`,
+		`pawl_postfix_connections 1`,
+		`pawl_dane_enabled 1`,
+		`pawl_dns_lookups_total{from="network"} `,
+		`pawl_dns_dropped_total 0`,
+	} {
+		if !strings.Contains(body, line) {
+			t.Errorf("there is no %s", line)
+		}
 	}
 }
 

@@ -90,7 +90,6 @@ func (e *Engine) tell(ctx context.Context, name string, r route, port uint16) *v
 		} else {
 			a = h.answer
 		}
-		e.count.answers[a.Kind].Add(1)
 	}
 	return a
 }
@@ -116,7 +115,6 @@ func (e *Engine) ready(domain string, r route) *verify.Answer {
 	}
 	e.touch(domain, s, now)
 	e.count.memory.Add(1)
-	e.count.answers[h.answer.Kind].Add(1)
 	return h.answer
 }
 
@@ -368,6 +366,7 @@ func line(s string) string {
 // override is for few domains.
 func (e *Engine) overridingAnswer(ctx context.Context, domain string, o *Override) *held {
 	e.tellOverride(ctx, o)
+	e.count.overridden.Add(1)
 	now := e.now()
 	a := &verify.Answer{
 		Domain: domain, At: now, ValidUntil: now.Add(minAnswer), Cell: "override/" + string(o.Kind),

@@ -258,6 +258,7 @@ func (l *look) decide(ctx context.Context) {
 	if d.Use == useFetched {
 		next.adopt(*l.fetched, l.id, l.now)
 		e.count.refreshed.Add(1)
+		e.oldest.CompareAndSwap(0, l.now)
 	} else if l.facts.Cache == cacheExpired {
 		next.policy = nil
 	}

@@ -128,6 +128,21 @@ func (s *overrides) of(ctx context.Context, domain string) (*Override, error) {
 	return o, nil
 }
 
+// inForce is how many overrides hold, by what was last read.
+func (s *overrides) inForce() int {
+	all := s.current.Load()
+	if all == nil {
+		return 0
+	}
+	n, now := 0, micro(s.engine.now())
+	for _, o := range *all {
+		if now < o.expires {
+			n++
+		}
+	}
+	return n
+}
+
 // reload reads the overrides. If any changed, every answer for Postfix is made anew.
 func (s *overrides) reload(ctx context.Context) error {
 	s.mu.Lock()
@@ -210,6 +225,9 @@ func (e *Engine) AddOverride(ctx context.Context, o Override) error {
 		return fmt.Errorf("the patterns of the override for %s: %w", domain, err)
 	}
 	err = e.o.DB.Write(ctx, func(ctx context.Context, tx db.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM policy_override WHERE org = $1 AND expires_at <= $2`, e.o.Org, micro(o.Created)); err != nil {
+			return err
+		}
 		var n int64
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM policy_override WHERE org = $1 AND domain <> $2`, e.o.Org, domain).Scan(&n); err != nil {
 			return err

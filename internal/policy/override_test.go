@@ -140,6 +140,35 @@ func TestAnObserveOverrideKeepsThePolicyAndStopsNothing(t *testing.T) {
 	})
 }
 
+func TestOverridesThatEndedAreNeitherCountedNorKept(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		add := func(domain string, d time.Duration) {
+			t.Helper()
+			if err := w.AddOverride(w.Context(), Override{Domain: domain, Kind: OverrideEncrypt, Reason: "r", Author: "a", Expires: w.now().Add(d)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add("a.example", time.Hour)
+		add("b.example", time.Hour)
+		if n := w.Stats().Overrides; n != 2 {
+			t.Errorf("%d are counted, want 2", n)
+		}
+		w.Postfix(w.Context(), "a.example")
+		if n := w.Stats().Overridden; n != 1 {
+			t.Errorf("%d answers are counted, want 1", n)
+		}
+		w.pass(2 * time.Hour)
+		if n := w.Stats().Overrides; n != 0 {
+			t.Errorf("after their end %d are counted, want none", n)
+		}
+		add("c.example", time.Hour)
+		var rows int
+		if err := w.db.Read().QueryRowContext(w.Context(), `SELECT count(*) FROM policy_override`).Scan(&rows); err != nil || rows != 1 {
+			t.Errorf("%d are stored (%v), want the one that holds", rows, err)
+		}
+	})
+}
+
 func TestOverridesAreListedWithWhatTheyWeaken(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		w.publish("example.com", "one", week("mx.example.com"))

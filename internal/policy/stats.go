@@ -8,13 +8,10 @@ import (
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/outcome"
-	"github.com/pawl-mail/pawl/internal/verify"
 )
 
 // Stats are the engine's counts since it was made, and what it holds now.
 type Stats struct {
-	Answers map[string]uint64 `json:"answers"` // to Postfix, by kind
-
 	FromMemory   uint64 `json:"from_memory"`   // answered from memory
 	FromDatabase uint64 `json:"from_database"` // found in the database
 	Misses       uint64 `json:"misses"`        // known to neither
@@ -24,19 +21,20 @@ type Stats struct {
 	Refreshes uint64                        `json:"refreshes"` // policies that HTTPS gave
 	Failures  map[outcome.ResultType]uint64 `json:"failures"`  // of policy hosts, by result type
 
-	InMemory  int       `json:"in_memory"` // domains
-	Memory    uint64    `json:"memory"`    // bytes, about
-	Unsaved   int       `json:"unsaved"`   // states that wait to be written
-	Looking   int       `json:"looking"`   // domains that are being looked at
-	Overrides int       `json:"overrides"`
-	DANE      bool      `json:"dane"`
-	Oldest    time.Time `json:"oldest,omitzero"` // when the oldest cached policy was fetched
+	InMemory   int       `json:"in_memory"`  // domains
+	Memory     uint64    `json:"memory"`     // bytes, about
+	Unsaved    int       `json:"unsaved"`    // states that wait to be written
+	Looking    int       `json:"looking"`    // domains that are being looked at
+	Overrides  int       `json:"overrides"`  // in force
+	Overridden uint64    `json:"overridden"` // answers for Postfix that one of them decided
+	DANE       bool      `json:"dane"`
+	Oldest     time.Time `json:"oldest,omitzero"` // when the oldest cached policy was fetched
 }
 
 // counters are what Stats is made of.
 type counters struct {
-	answers                                               [verify.AnswerKinds]atomic.Uint64
 	memory, stored, misses, unreadable, behind, refreshed atomic.Uint64
+	overridden                                            atomic.Uint64
 
 	mu       sync.Mutex
 	failures map[outcome.ResultType]uint64
@@ -56,23 +54,17 @@ func (c *counters) failed(result outcome.ResultType) {
 func (e *Engine) Stats() Stats {
 	c := &e.count
 	s := Stats{
-		Answers:    make(map[string]uint64, verify.AnswerKinds),
 		FromMemory: c.memory.Load(), FromDatabase: c.stored.Load(), Misses: c.misses.Load(), Unreadable: c.unreadable.Load(),
-		Behind: c.behind.Load(), Refreshes: c.refreshed.Load(), Failures: make(map[outcome.ResultType]uint64),
+		Overridden: c.overridden.Load(), Behind: c.behind.Load(), Refreshes: c.refreshed.Load(), Failures: make(map[outcome.ResultType]uint64),
 		InMemory: e.memory.EstimatedSize(), Memory: e.memory.WeightedSize(), Unsaved: e.rows.backlog(),
 		Looking: len(e.looks), DANE: e.dane.Load(), Oldest: fromMicro(e.oldest.Load()),
-	}
-	for kind := range verify.AnswerKinds {
-		s.Answers[kind.String()] = c.answers[kind].Load()
 	}
 	c.mu.Lock()
 	for result, n := range c.failures {
 		s.Failures[result] = n
 	}
 	c.mu.Unlock()
-	if all := e.overrides.current.Load(); all != nil {
-		s.Overrides = len(*all)
-	}
+	s.Overrides = e.overrides.inForce()
 	return s
 }
 
