@@ -3,6 +3,7 @@ package postfix_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -260,7 +261,9 @@ func TestPostfix3_10(t *testing.T) {
 				t.Errorf("libtlsrpt was given %q, want %q", got, want)
 			}
 		})
+		t.Run("parents are asked for with a leading dot and have no policy", func(t *testing.T) { parents(t, l) })
 		t.Run("a smart host has its own policy", func(t *testing.T) { smartHost(t, l) })
+		t.Run("policy_failure would stop mail that a cached policy lets go", func(t *testing.T) { policyFailure(t, l, reports) })
 	})
 }
 
@@ -389,6 +392,46 @@ func cached(t *testing.T, l *lab) {
 	}
 	if got := l.Delivered("b@" + domain); len(got) != 1 || !got[0].Trusted {
 		t.Errorf("with the policy host down: %v", got)
+	}
+}
+
+// policyFailure shows what Postfix makes of policy_failure=: it fails every host,
+// be its certificate good. Under a cached policy that would break RFC 8461 §3.3
+// (it MUST be applied), so pawl never sends it and reports such failures itself.
+func policyFailure(t *testing.T, l *lab, reports *datagrams) {
+	const domain = "policyfailure.test"
+	enforced()(l, domain)
+	l.stop()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", mapAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		reply := frame("OK secure match=mx." + domain + " servername=hostname policy_type=sts policy_domain=" + domain +
+			" mx_host_pattern=mx." + domain + " { policy_string = version: STSv1 } policy_failure=sts-policy-fetch-error")
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			go func() {
+				for b := make([]byte, 512); ; {
+					if _, err := c.Read(b); err != nil {
+						return
+					}
+					fmt.Fprint(c, reply)
+				}
+			}()
+		}
+	}()
+	if s := l.postfix.Status(l.postfix.Send("a@" + domain)); s.Result != "deferred" {
+		t.Errorf("Postfix says %s (%s), want deferred", s.Result, s.Text)
+	}
+	reports.settle()
+	if got, want := reports.of(domain), "sts 301"; got != want {
+		t.Errorf("libtlsrpt was given %q, want %q", got, want)
 	}
 }
 

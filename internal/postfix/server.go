@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	// maxConns caps the connections at once; Postfix keeps one for each of its
-	// smtp(8) processes.
-	maxConns = 20_000
+	// defaultConns caps the connections at once; Postfix keeps one for each of
+	// its smtp(8) processes.
+	defaultConns = 20_000
 	// lookupTimeout is how long a lookup may take. Postfix waits 100 s; a policy
 	// that takes longer to fetch is there when the deferred mail is tried again.
 	lookupTimeout = 30 * time.Second
@@ -64,6 +64,8 @@ type Options struct {
 	Source Source
 	Log    *slog.Logger
 	After  func(time.Duration) <-chan time.Time // time.After, or a test's clock
+
+	MaxConns int // connections at once, more are closed; 0: 20,000
 }
 
 // Server is the TLS policy map.
@@ -95,6 +97,9 @@ func (t *tally) add(more *tally) {
 
 // New returns a server. It serves after [Server.Serve] is called.
 func New(o Options) *Server {
+	if o.MaxConns == 0 {
+		o.MaxConns = defaultConns
+	}
 	return &Server{opts: o, conns: map[*conn]struct{}{}}
 }
 
@@ -186,7 +191,7 @@ func passes(err error) bool {
 func (s *Server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.conns) >= maxConns {
+	if len(s.conns) >= s.opts.MaxConns {
 		return false
 	}
 	s.conns[c] = struct{}{}

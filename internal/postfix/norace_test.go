@@ -1,0 +1,8 @@
+//go:build !race
+
+package postfix_test
+
+const (
+	raceDetector = false
+	idleConns    = 10_000
+)
