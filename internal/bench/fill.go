@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -37,8 +38,9 @@ const (
 	fillConns   = 16
 )
 
-// fillResult is one round.
-type fillResult struct{ fill, get float64 } // domains, GETs a second
+// work is what a round came to: how many a second, and the processor time of each,
+// both ends of the connections counted.
+type work struct{ rate, cpu float64 }
 
 // fill measures how fast an empty cache fills: discovery over DNS and HTTPS of
 // domains with MTA-STS, against bare GETs of the same files over fresh TLS
@@ -49,31 +51,34 @@ func fill(ctx context.Context, out *report) error {
 		return err
 	}
 	defer world.close()
-	var rounds []fillResult
+	var fills, gets series
 	for i := range fillRounds + 1 {
-		f, err := world.fillOnce(ctx)
-		if err != nil {
-			return err
+		sides := []func() error{
+			func() error { return fills.add(world.fillOnce(ctx)) },
+			func() error { return gets.add(world.getOnce(ctx)) },
 		}
-		g, err := world.getOnce(ctx)
-		if err != nil {
-			return err
+		if i%2 == 1 {
+			slices.Reverse(sides)
 		}
-		if i > 0 { // the first warms everything up
-			rounds = append(rounds, fillResult{f, g})
+		for _, side := range sides {
+			if err := side(); err != nil {
+				return err
+			}
+		}
+		if i == 0 { // the first warms everything up
+			fills, gets = series{}, series{}
 		}
 	}
-	var fills, ratios []float64
-	for _, r := range rounds {
-		fills, ratios = append(fills, r.fill), append(ratios, r.fill/r.get)
-	}
-	out.figure("fill/16", middle(fills), "domains/s", middle(ratios), "bare fresh-TLS GETs of the same files")
+	out.figure("fill/16/rate", median(fills.rates), "domains/s", medianRatio(fills.rates, gets.rates),
+		fmt.Sprintf("bare fresh-TLS GETs of the same files: %.0f", median(gets.rates)))
+	out.figure("fill/16/cpu", median(fills.cpus), "µs/domain", medianRatio(fills.cpus, gets.cpus),
+		fmt.Sprintf("a bare GET's %.0f, servers included", median(gets.cpus)))
 	return nil
 }
 
-func middle(v []float64) float64 {
-	slices.Sort(v)
-	return v[len(v)/2]
+func (s *series) add(w work, err error) error {
+	s.rates, s.cpus = append(s.rates, w.rate), append(s.cpus, w.cpu)
+	return err
 }
 
 // fillWorld is a resolver and a policy host for many domains.
@@ -84,6 +89,7 @@ type fillWorld struct {
 	https   *http.Server
 	webAddr string
 	roots   *x509.CertPool
+	rootPEM []byte
 	served  atomic.Int64
 }
 
@@ -123,7 +129,7 @@ func (w *fillWorld) serveDNS() error {
 		head := dns.RR_Header{Name: q.Question[0].Name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET, Ttl: 300}
 		switch {
 		case head.Rrtype == dns.TypeTXT && strings.HasPrefix(head.Name, "_mta-sts."):
-			m.Answer = []dns.RR{&dns.TXT{Hdr: head, Txt: []string{"v=STSv1; id=1;"}}}
+			m.Answer = []dns.RR{&dns.TXT{Hdr: head, Txt: []string{"v=STSv1; id=20260601;"}}}
 		case head.Rrtype == dns.TypeA && strings.HasPrefix(head.Name, "mta-sts."):
 			m.Answer = []dns.RR{&dns.A{Hdr: head, A: net.IPv4(127, 0, 0, 1)}}
 		default:
@@ -155,6 +161,7 @@ func (w *fillWorld) serveHTTPS() error {
 		return err
 	}
 	w.roots.AddCert(root)
+	w.rootPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	certs := map[string]*tls.Certificate{}
 	for i, d := range w.domains {
 		leaf := &x509.Certificate{
@@ -201,8 +208,12 @@ func (w *fillWorld) dial(r *resolve.Resolver) func(context.Context, string, stri
 
 // each calls one for every domain, from as many goroutines as Postfix would
 // have connections, and returns how many a second there were.
-func (w *fillWorld) each(one func(domain string) error) (float64, error) {
+func (w *fillWorld) each(one func(domain string) error, last func() error) (work, error) {
 	runtime.GC()
+	used, err := processor()
+	if err != nil {
+		return work{}, err
+	}
 	w.served.Store(0)
 	next := atomic.Int64{}
 	var wait sync.WaitGroup
@@ -220,27 +231,29 @@ func (w *fillWorld) each(one func(domain string) error) (float64, error) {
 		})
 	}
 	wait.Wait()
+	errs = append(errs, last())
 	took := time.Since(start)
 	if err := errors.Join(errs...); err != nil {
-		return 0, err
+		return work{}, err
 	}
 	if n := w.served.Load(); n != int64(len(w.domains)) {
-		return 0, fmt.Errorf("fill: %d policies were served for %d domains", n, len(w.domains))
+		return work{}, fmt.Errorf("fill: %d policies were served for %d domains", n, len(w.domains))
 	}
-	return float64(len(w.domains)) / took.Seconds(), nil
+	after, err := processor()
+	n := float64(len(w.domains))
+	return work{n / took.Seconds(), float64((after - used).Microseconds()) / n}, err
 }
 
-// fillOnce fills an empty cache over an empty database, and returns only when
-// the policies are stored.
-func (w *fillWorld) fillOnce(ctx context.Context) (float64, error) {
+// fillOnce fills an empty cache over an empty database, until all is stored.
+func (w *fillWorld) fillOnce(ctx context.Context) (work, error) {
 	dir, err := os.MkdirTemp("", "pawl-bench-")
 	if err != nil {
-		return 0, err
+		return work{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	store, err := db.Open(ctx, db.Options{DataDir: dir, Now: time.Now})
 	if err != nil {
-		return 0, err
+		return work{}, err
 	}
 	defer func() { _ = store.Close() }()
 	r := resolve.New(resolve.Options{Upstreams: []string{w.dnsAddr}, Now: time.Now})
@@ -249,24 +262,20 @@ func (w *fillWorld) fillOnce(ctx context.Context) (float64, error) {
 		Resolver: r, Fetcher: &mtasts.Fetcher{Dial: w.dial(r), Roots: w.roots}, DB: store, DiscoveryHold: 4 * time.Hour,
 	})
 	if err != nil {
-		return 0, err
+		return work{}, err
 	}
 	defer func() { _ = e.Close(ctx) }()
-	rate, err := w.each(func(domain string) error {
+	return w.each(func(domain string) error {
 		a, err := e.STS(ctx, domain)
 		if err == nil && !a.STS.Found {
 			err = fmt.Errorf("fill: no policy was found for %s", domain)
 		}
 		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	return rate, e.Flush(ctx)
+	}, func() error { return e.Flush(ctx) })
 }
 
 // getOnce fetches the same files and does nothing with them.
-func (w *fillWorld) getOnce(ctx context.Context) (float64, error) {
+func (w *fillWorld) getOnce(ctx context.Context) (work, error) {
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: w.dial(nil), TLSClientConfig: &tls.Config{RootCAs: w.roots}, DisableKeepAlives: true,
 	}}
@@ -282,5 +291,5 @@ func (w *fillWorld) getOnce(ctx context.Context) (float64, error) {
 		defer resp.Body.Close()
 		_, err = io.Copy(io.Discard, resp.Body)
 		return err
-	})
+	}, func() error { return nil })
 }

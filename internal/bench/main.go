@@ -33,6 +33,7 @@ func benchmarks() []benchmark {
 		{"map", "cached answers of the TLS policy map for Postfix, against a netstring echo server", benchMap},
 		{"fill", "an empty cache filling over DNS and HTTPS, against bare GETs", fill},
 		{"tlsrpt-socket", "outcomes that Postfix tells at the TLS-RPT socket, and how many are lost", benchDatagrams},
+		{"cache", "what a node has in memory, and how soon it answers with a million domains stored", benchCache},
 	}
 }
 
@@ -46,6 +47,8 @@ func roles() map[string]func(ctx context.Context, args []string) error {
 		"datagram-reader": datagramReader,
 		"datagram-floor":  datagramFloor,
 		"datagram-sender": datagramSender,
+		"cache-node": cacheNode,
+		"cache-fill": cacheFill,
 	}
 }
 

@@ -109,11 +109,15 @@ func answerLine(line string, answer func(string) (string, error)) (string, error
 	if line != "cpu" {
 		return answer(line)
 	}
+	used, err := processor()
+	return fmt.Sprint(used.Nanoseconds()), err
+}
+
+// processor is the processor time that this process has taken.
+func processor() (time.Duration, error) {
 	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return "", err
-	}
-	return fmt.Sprint(u.Utime.Nano() + u.Stime.Nano()), nil
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
 }
 
 // nothing answers no line but the ones that every role knows.
