@@ -155,7 +155,7 @@ func TestRFC8461_8_4_AHostThatFailsThePolicyStaysInItsPlaceAsIfUnreachable(t *te
 	})
 }
 
-func TestHostUnderATestingPolicyIsCheckedAndStopsNothing(t *testing.T) {
+func TestRFC8461_5_UnderTestingAHostIsCheckedAndStopsNothing(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		w.publish("example.com", "one", policyText("testing", "604800", "mx.example.com"))
 		w.mail("example.com", false, "other.example.net")

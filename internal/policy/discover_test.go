@@ -27,7 +27,7 @@ func TestAPolicyIsFoundByRecordAndHTTPS(t *testing.T) {
 	})
 }
 
-func TestTheRecordIsAskedForOncePerTTLWithoutDelayingMail(t *testing.T) {
+func TestRFC8461_5_1_TheRecordIsAskedForOncePerTTLWithoutDelayingMail(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		w.publish("example.com", "one", week("mx.example.com"))
 		w.sts("example.com")
@@ -236,7 +236,7 @@ func TestRFC8461_10_2_NoAlertWhereTheCachedPolicyIsOfModeNone(t *testing.T) {
 	})
 }
 
-func TestModeNoneMeansNoPolicyAndNoHold(t *testing.T) {
+func TestRFC8461_5_ModeNoneMeansNoPolicyAndNoHold(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		w.publish("example.com", "one", policyText("none", "604800"))
 		w.sts("example.com")
@@ -298,7 +298,7 @@ func TestAPolicyLivesUntilItsMaxAgeToTheSecond(t *testing.T) {
 	})
 }
 
-func TestMaxAgeIsTakenToTheMaximumOfTheRFC(t *testing.T) {
+func TestRFC8461_3_2_MaxAgeIsTakenToItsMaximum(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		w.publish("example.com", "one", policyText("enforce", "31557600", "mx.example.com"))
 		d := w.sts("example.com")

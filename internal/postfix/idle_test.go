@@ -3,6 +3,7 @@ package postfix_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -74,7 +75,7 @@ func inUse() int64 {
 func TestConnectionsOverTheCapAreRefusedAndCounted(t *testing.T) {
 	const most = 20
 	s, dial := crowd(t, postfix.Options{Source: &answers{}, MaxConns: most}, most)
-	if n, err := dial().Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := dial().Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("one more: %d bytes, %v, want its end", n, err)
 	}
 	if got := s.Stats(); got.Connections != most || got.Refused != 1 {

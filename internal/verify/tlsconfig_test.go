@@ -64,7 +64,7 @@ func (a *authority) tls(rest ...*authority) tls.Certificate {
 	return c
 }
 
-func TestServerNameIsTheMXNameOrTheTLSABaseDomain(t *testing.T) {
+func TestRFC8461_7_1_And_RFC7672_8_1_TheServerNameIsTheMXNameOrTheTLSABaseDomain(t *testing.T) {
 	alias := verify.Demand{Host: host, DANE: &verify.DANEDemand{
 		Set:       dane.Set{State: dane.Usable, Host: host, BaseDomain: "real.example.net"},
 		Reference: dane.Reference{BaseDomain: "real.example.net"},
@@ -84,7 +84,7 @@ func TestServerNameIsTheMXNameOrTheTLSABaseDomain(t *testing.T) {
 	}
 }
 
-func TestOnlyWhereNobodyIsAuthenticatedIsOldTLSOffered(t *testing.T) {
+func TestRFC8461_7_2_OldTLSIsOfferedOnlyWhereNobodyIsAuthenticated(t *testing.T) {
 	for name, c := range map[string]struct {
 		demand verify.Demand
 		old    bool
