@@ -51,7 +51,7 @@ func explain(ctx context.Context, top *cli, domain string, refresh bool) (policy
 
 func printPolicy(x policy.Explanation) {
 	d := x.Destination
-	fact("source", "%s", d.Source)
+	fact("source", "%s", sourceWords(x))
 	if sts := d.STS; sts.Found {
 		fact("MTA-STS", "%s, id %s", sts.Policy.Mode, sts.ID)
 		fact("MX", "%s", strings.Join(sts.Policy.MX, ", "))
@@ -67,12 +67,45 @@ func printPolicy(x policy.Explanation) {
 		fact("", "%s", d.Hold.Do)
 	}
 	if x.Postfix != nil {
-		told := x.Postfix.Kind.String()
+		told := postfixWords(x.Postfix.Kind)
 		if len(x.Postfix.Match) > 0 {
 			told += " match=" + strings.Join(x.Postfix.Match, ":")
 		}
 		fact("Postfix", "%s  %s", told, faint.Render(x.Postfix.Cell))
 		fact("", "%s", x.Postfix.Reason)
+	}
+}
+
+// sourceWords says where what is demanded comes from.
+func sourceWords(x policy.Explanation) string {
+	dane := 0
+	for _, h := range x.Hosts {
+		dane += len(h.TLSA)
+	}
+	switch x.Destination.Source {
+	case verify.FromSTS:
+		if dane > 0 {
+			return "DANE and MTA-STS"
+		}
+		return "MTA-STS"
+	case verify.FromDANE:
+		return "DANE"
+	case verify.FromOverride:
+		return "the operator's override"
+	default:
+		return "nothing is demanded"
+	}
+}
+
+// postfixWords is an answer as Postfix sees it.
+func postfixWords(kind verify.AnswerKind) string {
+	switch kind {
+	case verify.AnswerNotFound:
+		return "NOTFOUND: what main.cf says holds"
+	case verify.AnswerTemp:
+		return "TEMP: the mail waits"
+	default:
+		return kind.String()
 	}
 }
 
@@ -126,6 +159,9 @@ func printHost(h policy.HostExplanation) {
 		addrs = append(addrs, a.String())
 	}
 	fact("addresses", "%s", strings.Join(addrs, ", "))
+	for _, record := range h.TLSA {
+		fact("TLSA", "%s", record)
+	}
 	printSteps(h.Steps)
 }
 

@@ -61,8 +61,15 @@ func printSteps(steps []verify.Step) {
 		}
 		say("  %s %s", mark, bold.Render(s.Asked))
 		say("    %s", s.Answer)
-		if note := strings.TrimSpace(s.Note + " " + faint.Render(s.Cell)); s.Note != "" || s.Cell != "" {
-			say("    %s", note)
+		var notes []string
+		if s.Note != "" {
+			notes = append(notes, s.Note)
+		}
+		if s.Cell != "" {
+			notes = append(notes, faint.Render(s.Cell))
+		}
+		if len(notes) > 0 {
+			say("    %s", strings.Join(notes, " "))
 		}
 	}
 }

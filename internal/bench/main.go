@@ -47,8 +47,8 @@ func roles() map[string]func(ctx context.Context, args []string) error {
 		"datagram-reader": datagramReader,
 		"datagram-floor":  datagramFloor,
 		"datagram-sender": datagramSender,
-		"cache-node": cacheNode,
-		"cache-fill": cacheFill,
+		"cache-node":      cacheNode,
+		"cache-fill":      cacheFill,
 	}
 }
 

@@ -66,8 +66,8 @@ func (n *Node) controls() *control.Server {
 
 func (n *Node) explainPolicy(ctx context.Context, p PolicyParams) (policy.Explanation, error) {
 	if p.Refresh {
-		ctx = resolve.Fresh(ctx)
-		if _, err := n.policy.DestinationFresh(ctx, p.Domain); errors.Is(err, policy.ErrNotDomain) {
+		ctx = resolve.Fresh(ctx) // for the hosts
+		if err := n.policy.Refresh(ctx, p.Domain); errors.Is(err, policy.ErrNotDomain) {
 			return policy.Explanation{}, notDomain(p.Domain)
 		}
 	}

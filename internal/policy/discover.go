@@ -51,6 +51,17 @@ func (e *Engine) STSFresh(ctx context.Context, domain string) (Discovery, error)
 	return e.discovery(domain, st, false), nil
 }
 
+// Refresh asks DNS and the policy host anew, unless HTTPS failed for the record's
+// id less than [BackOff] ago.
+func (e *Engine) Refresh(ctx context.Context, domain string) error {
+	domain, err := domainOf(domain)
+	if err != nil {
+		return err
+	}
+	_, err = e.fly(ctx, domain, errand{mail: true, fresh: true, refresh: true})
+	return err
+}
+
 func (e *Engine) discovery(domain string, st *state, cached bool) Discovery {
 	d := Discovery{STS: st.sts(domain, cached), Steps: st.steps(domain)}
 	if st.use == useHold {

@@ -57,6 +57,9 @@ func (e *Engine) Explain(ctx context.Context, name string) (Explanation, error) 
 		x.Error = err.Error()
 	}
 	x.Hosts = e.explainHosts(ctx, x.Destination)
+	if x.Destination.Source == verify.FromNowhere && x.daneHosts() > 0 {
+		x.Destination.Source = verify.FromDANE
+	}
 	x.Postfix = e.Postfix(ctx, domain)
 	if o, err := e.overrides.of(ctx, domain); err == nil && o != nil {
 		shown := *o
@@ -106,13 +109,13 @@ func (x *Explanation) summary() string {
 	d := x.Destination
 	switch {
 	case x.Error != "":
-		return x.Error
+		return "There is no domain " + x.Domain + ": mail to it is returned."
 	case d.Hold != nil:
 		return "Mail waits: " + d.Hold.Why + "."
 	case d.NullMX:
 		return x.Domain + " takes no mail (null MX)."
 	case d.Source == verify.FromOverride:
-		return "An override decides: " + d.Override + "."
+		return "An override decides, whatever " + x.Domain + " asks for."
 	}
 	held := x.daneHosts()
 	var text string
@@ -126,8 +129,10 @@ func (x *Explanation) summary() string {
 		text += "; " + x.Trust.Why
 	case held == 0:
 		text += "; none of its MX hosts has DANE"
+	case held == len(x.Hosts):
+		text += "; all its MX hosts are held to DANE"
 	default:
-		text += fmt.Sprintf("; %d of its %d MX hosts are held to DANE", held, len(x.Hosts))
+		text += fmt.Sprintf("; of its %d MX hosts DANE holds %d", len(x.Hosts), held)
 	}
 	return text + "."
 }

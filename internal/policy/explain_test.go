@@ -28,7 +28,7 @@ func TestExplainShowsEverythingThatDecides(t *testing.T) {
 		w.dns.tlsa("b.example.com", usableTLSA())
 		w.dns.fail("TLSA _25._tcp.c.example.com")
 		x := w.explain("Example.com")
-		if x.Summary != "The MTA-STS policy one of example.com is in mode enforce and holds until 2000-01-08T00:00:00Z; 1 of its 3 MX hosts are held to DANE." {
+		if x.Summary != "The MTA-STS policy one of example.com is in mode enforce and holds until 2000-01-08T00:00:00Z; of its 3 MX hosts DANE holds 1." {
 			w.Errorf("summary: %s", x.Summary)
 		}
 		for i, want := range []struct {
@@ -67,7 +67,7 @@ func TestAnExplanationGoesThroughJSON(t *testing.T) {
 			w.Fatal(err)
 		}
 		if x.Postfix.Kind != verify.AnswerEncrypt || x.Hosts[0].DANE != dane.Usable || x.Override == nil || x.Override.Weakens == "" ||
-			x.Destination.STS.Policy.Mode != "enforce" || !strings.HasPrefix(x.Summary, "An override decides: encrypt until ") {
+			x.Destination.STS.Policy.Mode != "enforce" || x.Summary != "An override decides, whatever example.com asks for." || !strings.HasPrefix(x.Destination.Override, "encrypt until ") {
 			w.Errorf("got %s", data)
 		}
 	})
@@ -82,7 +82,7 @@ func TestExplainSaysInASentenceWhatHolds(t *testing.T) {
 		for domain, want := range map[string]string{
 			"held.example": "Mail waits: it could not be found out whether held.example has an MTA-STS policy: TXT _mta-sts.held.example could not be looked up: SERVFAIL.",
 			"null.example": "null.example takes no mail (null MX).",
-			"gone.example": "there is no domain gone.example: gone.example does not exist",
+			"gone.example": "There is no domain gone.example: mail to it is returned.",
 			"none.example": "none.example has no MTA-STS policy; nobody checked.",
 		} {
 			if x := w.explain(domain); x.Summary != want {
