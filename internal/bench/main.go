@@ -34,6 +34,10 @@ func benchmarks() []benchmark {
 		{"fill", "an empty cache filling over DNS and HTTPS, against bare GETs", fill},
 		{"tlsrpt-socket", "outcomes that Postfix tells at the TLS-RPT socket, and how many are lost", benchDatagrams},
 		{"cache", "what a node has in memory, and how soon it answers with a million domains stored", benchCache},
+		{"relay", "mail through the relay into a sink, against tuned Postfix", benchRelay},
+		{"backlog", "mail for a live destination behind a million messages for dead ones", benchBacklog},
+		{"idle", "ten thousand clients that say nothing", benchIdle},
+		{"queue", "the queue's list and figures with a million messages in it", benchQueue},
 	}
 }
 
@@ -49,6 +53,12 @@ func roles() map[string]func(ctx context.Context, args []string) error {
 		"datagram-sender": datagramSender,
 		"cache-node":      cacheNode,
 		"cache-fill":      cacheFill,
+
+		"relay-world":  relayWorldRole,
+		"relay-load":   relayLoad,
+		"relay-node":   relayNode,
+		"backlog-fill": backlogFill,
+		"idle-clients": idleClients,
 	}
 }
 
