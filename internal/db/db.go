@@ -57,6 +57,7 @@ type Tx interface {
 type DB struct {
 	engine engine
 	reads  *sql.DB
+	reader *reader
 	writes *sql.DB
 	queue  *queue
 	stats  *stats
@@ -121,6 +122,7 @@ func open(ctx context.Context, o Options, readOnly bool) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.release())
 	}
+	d.reader = newReader(d.reads, d.engine.prepares(), d.limits.statements)
 	return d, nil
 }
 
@@ -128,18 +130,7 @@ func open(ctx context.Context, o Options, readOnly bool) (*DB, error) {
 func (d *DB) Dialect() Dialect { return d.engine.dialect() }
 
 // Read gives the connections for reading.
-func (d *DB) Read() Reader { return reader{d.reads} }
-
-// reader hides the rest of sql.DB, so that nobody writes beside the writer.
-type reader struct{ pool *sql.DB }
-
-func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return r.pool.QueryContext(ctx, query, args...)
-}
-
-func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	return r.pool.QueryRowContext(ctx, query, args...)
-}
+func (d *DB) Read() Reader { return d.reader }
 
 // Ping asks the database for one row, and so says whether it can be read.
 func (d *DB) Ping(ctx context.Context) error {

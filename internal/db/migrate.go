@@ -126,5 +126,5 @@ func (d *DB) applied(ctx context.Context, pool *sql.DB) ([]int64, error) {
 		return nil, err
 	}
 	scan := func(rows *sql.Rows) (v int64, err error) { return v, rows.Scan(&v) }
-	return All(ctx, reader{pool}, scan, "SELECT DISTINCT version_id FROM "+goose.DefaultTablename+" WHERE version_id > 0 ORDER BY version_id")
+	return All(ctx, newReader(pool, false, 0), scan, "SELECT DISTINCT version_id FROM "+goose.DefaultTablename+" WHERE version_id > 0 ORDER BY version_id")
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"net/netip"
 	"strings"
 	"time"
@@ -195,8 +196,9 @@ func (q *Queue) lease(ctx context.Context, t target, expired bool, n int, now ti
 func (q *Queue) readJobs(ctx context.Context, org string, ids []string, lease string, now time.Time) ([]*Job, error) {
 	args := []any{org}
 	var list strings.Builder
-	for i, id := range ids {
-		args = append(args, id)
+	// The number of ids is rounded up, so that there are few statements.
+	for i := range nextPower(len(ids)) {
+		args = append(args, ids[min(i, len(ids)-1)])
 		if i > 0 {
 			list.WriteString(", ")
 		}
@@ -212,6 +214,8 @@ func (q *Queue) readJobs(ctx context.Context, org string, ids []string, lease st
 	}, `SELECT `+deliveryColumns+`, d.version, m.spooled`+deliveryTables+
 		` WHERE d.org = $1 AND d.id IN (`+list.String()+`) AND d.state = 'queued' ORDER BY d.next`, args...)
 }
+
+func nextPower(n int) int { return 1 << bits.Len(uint(n-1)) }
 
 // nextDue is when the destination's next delivery is due; zero: there is none.
 func (q *Queue) nextDue(ctx context.Context, t target, now time.Time) (time.Time, error) {
