@@ -95,11 +95,13 @@ type Queue struct {
 	calm      sync.Cond // a delivery has left, or the pause is over
 	dests     map[target]*dest
 	lines     [classes]line
-	newcomers []*dest  // destinations in the order in which they came, the latest last
-	latest    bool     // the latest comes next
-	pins      int      // while there are any, no spool file is removed
-	pinned    []string // messages whose files go afterwards
-	held      int      // bytes of bodies in memory
+	newcomers []*dest   // destinations in the order in which they came, the latest last
+	latest    bool      // the latest comes next
+	lively    time.Time // when a delivery to a destination that works was begun last
+	pace      time.Time // when the next destination may be begun with that is down or not known
+	pins      int       // while there are any, no spool file is removed
+	pinned    []string  // messages whose files go afterwards
+	held      int       // bytes of bodies in memory
 	tenure    tenure
 	unstored  []*mark // results that the database did not take
 	offered   int     // of them, those that are offered to it again

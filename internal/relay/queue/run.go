@@ -18,6 +18,13 @@ const (
 	// slowAttempt is how long an attempt may take without the destination being
 	// given less to do.
 	slowAttempt = time.Minute
+	// paceEvery spaces the beginnings with destinations that are down or not known
+	// while there is mail for those that work: a look-up and a connection cost
+	// as much as some messages do. paceSpare is how much of it can be saved up,
+	// and paceAfter how long after such mail it holds.
+	paceEvery = 10 * time.Millisecond
+	paceSpare = 100 * time.Millisecond
+	paceAfter = time.Second
 	// pollEvery is how often a node looks for what no arrival tells it of.
 	pollEvery = time.Minute
 	// jitter spreads retries by this part of the wait, so that what failed
@@ -157,9 +164,17 @@ func (a *alarm) at(when time.Time, o Options) <-chan time.Time {
 func (r *runner) earliest() time.Time {
 	now := r.opts.Now()
 	first := now.Add(pollEvery)
-	for c := range r.lines {
-		if h := r.lines[c].heap; len(h) > 0 && h[0].at.After(now) && h[0].at.Before(first) {
-			first = h[0].at
+	for c := range classes {
+		h := r.lines[c].heap
+		if len(h) == 0 {
+			continue
+		}
+		at := h[0].at
+		if r.paced(c, now) && r.pace.After(at) {
+			at = r.pace
+		}
+		if at.After(now) && at.Before(first) {
+			first = at
 		}
 	}
 	if first.Equal(now.Add(pollEvery)) {
@@ -177,6 +192,7 @@ func (r *runner) start() {
 	}
 	for d := r.pick(now); d != nil; d = r.pick(now) {
 		c := d.class
+		r.step(c, now)
 		d.starting = true
 		r.replace(d)
 		r.lines[c].taken++
@@ -209,12 +225,29 @@ func (q *Queue) room(c class) bool {
 	}
 }
 
+// paced reports whether a class has to wait for its next beginning.
+func (q *Queue) paced(c class, now time.Time) bool {
+	return c != live && now.Before(q.pace) && now.Sub(q.lively) < paceAfter
+}
+
+// step notes that a destination of a class is begun with, or is gone on with.
+func (q *Queue) step(c class, now time.Time) {
+	if c == live {
+		q.lively = now
+		return
+	}
+	if saved := now.Add(-paceSpare); q.pace.Before(saved) {
+		q.pace = saved
+	}
+	q.pace = q.pace.Add(paceEvery)
+}
+
 // pick chooses the destination that is given a slot: of those for whose class
 // there is room, the one that has waited longest; nil if none is due.
 func (q *Queue) pick(now time.Time) *dest {
 	var best *dest
 	for c := range classes {
-		if h := q.lines[c].heap; len(h) > 0 && !h[0].at.After(now) && q.room(c) && (best == nil || h[0].at.Before(best.at)) {
+		if h := q.lines[c].heap; len(h) > 0 && !h[0].at.After(now) && q.room(c) && !q.paced(c, now) && (best == nil || h[0].at.Before(best.at)) {
 			best = h[0]
 		}
 	}
@@ -281,6 +314,9 @@ func (r *runner) take(d *dest, c class, n int) *Job {
 			d.ready = d.ready[1:]
 			d.active++
 			d.turn, d.seen = now, now
+			if d.proven {
+				r.lively = now
+			}
 			j.look = j.doubt || now.Sub(j.read) >= staleAfter
 			r.replace(d)
 			r.start()
@@ -309,7 +345,10 @@ func (q *Queue) awaited(of class, now time.Time) bool {
 func (r *runner) refill(d *dest, now time.Time) {
 	d.asking, d.gone = true, map[string]bool{}
 	d.due = time.Time{} // what arrives from here on sets it again
-	probe := d.gate.down > 0
+	probe, n := d.gate.down > 0, askBatch
+	if !d.proven {
+		n = 1 // it shows whether there is any use in reading more
+	}
 	r.replace(d)
 	r.mu.Unlock()
 	var b batch
@@ -317,7 +356,7 @@ func (r *runner) refill(d *dest, now time.Time) {
 	if probe {
 		b, err = r.probe(d.target, now)
 	} else {
-		b, err = r.ask(r.ctx, d.target, false, askBatch, now)
+		b, err = r.ask(r.ctx, d.target, false, n, now)
 	}
 	r.mu.Lock()
 	if err != nil {
