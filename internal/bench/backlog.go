@@ -135,7 +135,7 @@ func memoryOf(out *report, name string, full, empty *nodeProcess) error {
 func (w *world) compare(empty, full *nodeProcess, slice time.Duration) (rates [2][]float64, err error) {
 	nodes := [2]*nodeProcess{empty, full}
 	for _, n := range nodes {
-		if _, _, err := w.press(n.relay, "someone@"+domainTLS, relaySize, relaySessions, time.Second); err != nil {
+		if _, _, err := w.press(n.relay, "someone@"+domainTLS, time.Second); err != nil {
 			return rates, err
 		}
 	}
@@ -145,7 +145,7 @@ func (w *world) compare(empty, full *nodeProcess, slice time.Duration) (rates [2
 			if err := other.Signal(syscall.SIGSTOP); err != nil {
 				return rates, err
 			}
-			count, took, err := w.press(n.relay, "someone@"+domainTLS, relaySize, relaySessions, slice)
+			count, took, err := w.press(n.relay, "someone@"+domainTLS, slice)
 			if err = errors.Join(err, other.Signal(syscall.SIGCONT)); err != nil {
 				return rates, err
 			}

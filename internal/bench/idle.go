@@ -47,7 +47,7 @@ func benchIdle(ctx context.Context, out *report) (err error) {
 		return err
 	}
 	press := func() (float64, error) {
-		n, took, err := w.press(pawl.relay, "someone@"+domainTLS, relaySize, relaySessions, slice)
+		n, took, err := w.press(pawl.relay, "someone@"+domainTLS, slice)
 		return float64(n) / took.Seconds(), err
 	}
 	if _, err := press(); err != nil { // what mail takes of memory it has by then

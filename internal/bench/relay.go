@@ -98,7 +98,7 @@ func (s *relaySeries) slice(w *world, target relayTarget, addr, domain string, s
 	if _, err := target.cpu(); err != nil {
 		return err
 	}
-	n, took, err := w.press(addr, "someone@"+domain, relaySize, relaySessions, slice)
+	n, took, err := w.press(addr, "someone@"+domain, slice)
 	if err != nil {
 		return err
 	}
@@ -153,12 +153,12 @@ func (w *world) stop() (err error) {
 
 // press hands mail in for a time and waits until all of it has arrived. It
 // returns how much it was, and how long it took from the first to the last.
-func (w *world) press(addr, to string, size, sessions int, slice time.Duration) (n int64, took time.Duration, err error) {
+func (w *world) press(addr, to string, slice time.Duration) (n int64, took time.Duration, err error) {
 	var before, begin, have, end int64
 	if err := w.net.tell("count", &before, &end); err != nil {
 		return 0, 0, err
 	}
-	if err := w.load.tell(fmt.Sprint(addr, " ", to, " ", size, " ", sessions, " ", int64(slice)), &n, &begin); err != nil {
+	if err := w.load.tell(fmt.Sprint(addr, " ", to, " ", relaySize, " ", relaySessions, " ", int64(slice)), &n, &begin); err != nil {
 		return 0, 0, err
 	}
 	if err := w.net.tell(fmt.Sprintf("wait %d %d", before+n, relayDrain), &have, &end); err != nil {

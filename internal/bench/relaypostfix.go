@@ -116,7 +116,7 @@ func startPostfix(ctx context.Context, folder, port string) (*postfixServer, err
 			return p, c.Close()
 		}
 		if time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("Postfix does not take mail: %w", err), p.stop())
+			return nil, errors.Join(fmt.Errorf("the yardstick, Postfix, does not take mail: %w", err), p.stop())
 		}
 	}
 }

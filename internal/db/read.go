@@ -11,7 +11,7 @@ import (
 // prepared: to read the text of one costs SQLite more than most of them do.
 type reader struct {
 	pool *sql.DB
-	room int // how many more texts are kept
+	room int // how many texts are kept
 
 	mu         sync.Mutex
 	statements map[string]*sql.Stmt // nil: none are kept
@@ -27,7 +27,7 @@ func newReader(pool *sql.DB, prepares bool, room int) *reader {
 
 // QueryContext is [Reader]'s.
 func (r *reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if st := r.statement(ctx, query); st != nil {
+	if st := r.statement(ctx, query); st != nil { //nolint:sqlclosecheck // it is kept
 		return st.QueryContext(ctx, args...)
 	}
 	return r.pool.QueryContext(ctx, query, args...)
@@ -35,7 +35,7 @@ func (r *reader) QueryContext(ctx context.Context, query string, args ...any) (*
 
 // QueryRowContext is [Reader]'s.
 func (r *reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	if st := r.statement(ctx, query); st != nil {
+	if st := r.statement(ctx, query); st != nil { //nolint:sqlclosecheck // it is kept
 		return st.QueryRowContext(ctx, args...)
 	}
 	return r.pool.QueryRowContext(ctx, query, args...)
@@ -51,7 +51,7 @@ func (r *reader) statement(ctx context.Context, query string) *sql.Stmt {
 	if ok || r.statements == nil || len(r.statements) >= r.room {
 		return st
 	}
-	st, err := r.pool.PrepareContext(ctx, query) // they end with the pool
+	st, err := r.pool.PrepareContext(ctx, query) //nolint:sqlclosecheck // they end with the pool
 	if err != nil {
 		return nil
 	}
