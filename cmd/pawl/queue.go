@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/pawl-mail/pawl/internal/node"
+	"github.com/pawl-mail/pawl/internal/outcome"
 	"github.com/pawl-mail/pawl/internal/relay/queue"
 )
 
@@ -149,7 +150,14 @@ func printStory(s queue.Story) {
 	if s.OK {
 		mark = good.Render("✓")
 	}
-	say("  %s %s  %s %s", mark, stamp(s.At), s.Why, faint.Render(s.Do))
+	if len(s.Tries) > 0 { // each says why by itself
+		say("  %s %s  %s", mark, stamp(s.At), faint.Render("took "+s.Took.Round(time.Millisecond).String()))
+	} else {
+		say("  %s %s  %s", mark, stamp(s.At), s.Why)
+		if s.Do != "" {
+			say("        %s", faint.Render(s.Do))
+		}
+	}
 	for _, t := range s.Tries {
 		where := t.MX
 		if t.Addr.IsValid() {
@@ -160,10 +168,27 @@ func printStory(s queue.Story) {
 		if t.Do != "" {
 			say("        %s", faint.Render(t.Do))
 		}
+		if t.WouldHold != "" {
+			say("        would have been held: %s", t.WouldHold)
+		}
+		for _, p := range t.Policies {
+			say("        %s", faint.Render("held against "+p.String()+": "+fared(p)))
+		}
 		if t.Certificate != "" {
 			say("        %s", faint.Render("certificate: "+t.Certificate))
 		}
+		for _, l := range t.Lines {
+			say("        %s", faint.Render(l))
+		}
 	}
+}
+
+// fared says what came of holding a session against a policy.
+func fared(p outcome.Policy) string {
+	if p.Failure == nil {
+		return "satisfied"
+	}
+	return strings.TrimSpace(string(p.Failure.Result) + " " + p.Failure.Reason)
 }
 
 type queueActCmd struct {

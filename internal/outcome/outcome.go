@@ -64,6 +64,18 @@ type Policy struct {
 	Failure *Failure   `json:"failure,omitempty"`  // nil: the policy was satisfied
 }
 
+// String names the policy for people.
+func (p Policy) String() string {
+	switch p.Type {
+	case STS:
+		return "the MTA-STS policy of " + p.Domain
+	case TLSA:
+		return "the TLSA records of " + p.Domain
+	default:
+		return "no policy"
+	}
+}
+
 // Attempt is one try at a TLS session with one MX host, or a try at finding a
 // policy that failed before there was a host to speak to.
 type Attempt struct {
