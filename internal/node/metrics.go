@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,7 +34,7 @@ func (n *Node) handler() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics{n})
 	return web.New(web.Options{
-		Source: n.source(), Lab: n.lab, Log: n.log, Ready: n.ready,
+		Source: n.source(), Lab: n.lab, Log: n.log, Ready: n.ready, Names: []string{strings.ToLower(n.config.Hostname)},
 		Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pawl-mail/pawl/internal/config"
 	"github.com/pawl-mail/pawl/internal/db"
+	"github.com/pawl-mail/pawl/internal/event"
 	"github.com/pawl-mail/pawl/internal/ledger"
 	"github.com/pawl-mail/pawl/internal/outcome"
 	"github.com/pawl-mail/pawl/internal/policy"
@@ -25,6 +26,7 @@ const (
 	shownHeld         = 50
 	shownDestinations = 100
 	shownEvents       = 20
+	shownOverrides    = 50
 )
 
 // source shows the node on the page.
@@ -57,23 +59,48 @@ func (s source) Overview(ctx context.Context) (web.Overview, error) {
 	if o.Totals.Destinations, _, err = n.policy.Count(ctx); err != nil {
 		return o, err
 	}
-	var underDANE map[string]bool
-	if o.Outcomes, underDANE, err = s.outcomes(ctx, ""); err != nil {
+	overrides, err := n.policy.Overrides(ctx)
+	if err != nil {
 		return o, err
 	}
+	for _, v := range overrides[:min(len(overrides), shownOverrides)] {
+		o.Overrides = append(o.Overrides, overrideView(v))
+	}
+	var by map[string]*judged
+	if o.Outcomes, by, err = s.outcomes(ctx, ""); err != nil {
+		return o, err
+	}
+	observed := map[string]int64{}
 	for i := range o.Destinations {
-		if d := &o.Destinations[i]; underDANE[d.Domain] && d.Override == "" {
+		d := &o.Destinations[i]
+		j := by[d.Domain]
+		if j == nil {
+			continue
+		}
+		if j.dane && d.Override == "" {
 			d.Source = string(verify.FromDANE)
 		}
+		if d.Observe {
+			observed[d.Domain] = j.wouldHold(d.Mode)
+		}
 	}
-	for _, d := range o.Outcomes {
+	for i := range o.Outcomes {
+		d := &o.Outcomes[i]
+		d.WouldHold = observed[d.Domain]
 		o.Totals.Verified += d.Verified
 		o.Totals.Encrypted += d.Encrypted
 		o.Totals.Clear += d.Clear
 		o.Totals.Refused += d.Refused
+		o.Totals.WouldHold += d.WouldHold
 	}
-	o.Events, err = n.events.Recent(ctx, db.DefaultOrg, "", shownEvents)
-	return o, err
+	if o.Events, err = n.events.Recent(ctx, db.DefaultOrg, "", shownEvents); err != nil {
+		return o, err
+	}
+	if slices.ContainsFunc(o.Checks, func(c web.Check) bool { return !c.OK && c.Name == checkDNSSEC }) {
+		// The page says at its top that DANE is off: once.
+		o.Events = slices.DeleteFunc(o.Events, func(e event.Event) bool { return e.Kind == event.ResolverUntrusted })
+	}
+	return o, nil
 }
 
 func (s source) held(ctx context.Context, domain string) ([]web.Held, error) {
@@ -110,30 +137,59 @@ func destinationView(k policy.Known) web.Destination {
 		}
 	}
 	if k.Failing != nil {
-		d.Failing = strings.TrimSpace(string(k.Failing.Result) + " " + k.Failing.Info)
+		d.Failing, d.Failed = strings.TrimSpace(string(k.Failing.Result)+" "+k.Failing.Info), k.Failures
 	}
+	d.Vanished = k.Vanished
 	return d
 }
 
-// outcomes are the sessions of the last day, by domain, the latest first, and
-// the domains among them that have hosts under DANE.
-func (s source) outcomes(ctx context.Context, domain string) ([]web.Outcomes, map[string]bool, error) {
+// judged is by what the sessions of one domain were judged.
+type judged struct {
+	dane              bool  // hosts of it are under DANE
+	wentDANE, wentSTS int64 // sessions that failed the policy, over which mail went nevertheless
+}
+
+// wouldHold is how many sessions enforcing would have kept from being used. One
+// that failed both policies is counted by each, so that the larger of the two
+// is what is certain.
+func (j *judged) wouldHold(mode string) int64 {
+	if mode != string(mtasts.Enforce) {
+		return j.wentDANE
+	}
+	return max(j.wentDANE, j.wentSTS)
+}
+
+func (j *judged) add(c ledger.Count) {
+	went := int64(0)
+	if c.Result != "" && (c.Transport == outcome.Clear || c.Transport == outcome.Encrypted) {
+		went = c.Sessions
+	}
+	switch c.PolicyType {
+	case outcome.TLSA:
+		j.dane = true
+		j.wentDANE += went
+	case outcome.STS:
+		j.wentSTS += went
+	}
+}
+
+// outcomes are the sessions of the last day, by domain, the latest first, with
+// by what they were judged.
+func (s source) outcomes(ctx context.Context, domain string) ([]web.Outcomes, map[string]*judged, error) {
 	counts, err := s.n.ledger.Since(ctx, db.DefaultOrg, domain, s.n.w.Now().Add(-24*time.Hour))
 	if err != nil {
 		return nil, nil, err
 	}
-	underDANE := map[string]bool{}
+	by := map[string]*judged{}
 	byDomain := map[string]*web.Outcomes{}
 	for _, c := range counts {
 		o := byDomain[c.Domain]
 		if o == nil {
 			o = &web.Outcomes{Domain: c.Domain}
-			byDomain[c.Domain] = o
+			byDomain[c.Domain], by[c.Domain] = o, &judged{}
 		}
 		addCount(o, c)
-		if c.PolicyType == outcome.TLSA {
-			underDANE[c.Domain] = true
-		}
+		by[c.Domain].add(c)
 	}
 	var all []web.Outcomes
 	for _, o := range byDomain {
@@ -142,7 +198,7 @@ func (s source) outcomes(ctx context.Context, domain string) ([]web.Outcomes, ma
 	slices.SortFunc(all, func(a, b web.Outcomes) int {
 		return cmp.Or(b.Last.Compare(a.Last), strings.Compare(a.Domain, b.Domain))
 	})
-	return all, underDANE, nil
+	return all, by, nil
 }
 
 func addCount(o *web.Outcomes, c ledger.Count) {
@@ -164,6 +220,10 @@ func addCount(o *web.Outcomes, c ledger.Count) {
 	}
 }
 
+func overrideView(o policy.Override) web.Override {
+	return web.Override{Domain: o.Domain, Text: o.String(), Weakens: o.Weakens}
+}
+
 // Destination explains one destination.
 func (s source) Destination(ctx context.Context, domain string) (web.DestinationPage, error) {
 	x, err := s.n.policy.Explain(ctx, domain)
@@ -173,7 +233,12 @@ func (s source) Destination(ctx context.Context, domain string) (web.Destination
 	if err != nil {
 		return web.DestinationPage{}, err
 	}
-	p := web.DestinationPage{Domain: x.Domain, Summary: x.Summary, Steps: x.Destination.Steps}
+	p := web.DestinationPage{Domain: x.Domain, Summary: x.Summary, Observed: observedWords(x), Steps: x.Destination.Steps}
+	// Where an override decides, the summary names it.
+	if x.Override != nil && (x.Destination.Source != verify.FromOverride || x.Override.Weakens != "") {
+		shown := overrideView(*x.Override)
+		p.Override = &shown
+	}
 	if x.Postfix != nil {
 		p.Postfix = postfixWords(x.Postfix)
 	}
@@ -197,6 +262,19 @@ func (s source) Destination(ctx context.Context, domain string) (web.Destination
 	return p, err
 }
 
+// observedWords says of a destination that is only observed what enforcing
+// would mean for it now.
+func observedWords(x policy.Explanation) string {
+	switch d := x.Destination; {
+	case !d.Observe:
+		return ""
+	case d.WouldHold != nil:
+		return "Nothing is enforced here; enforcing, mail would wait: " + d.WouldHold.Why
+	default:
+		return "Nothing is enforced here: what a policy forbids is recorded, and the mail goes."
+	}
+}
+
 func postfixWords(a *verify.Answer) string {
 	words := a.Kind.String()
 	if len(a.Match) > 0 {
@@ -206,19 +284,29 @@ func postfixWords(a *verify.Answer) string {
 }
 
 func hostView(h policy.HostExplanation) web.Host {
-	v := web.Host{Name: h.Name, Preference: h.Preference, Unreachable: h.Unreachable, Cell: h.Cell, Steps: h.Steps}
-	switch h.Level {
-	case verify.Opportunistic.String():
-		v.Demand = "nothing: TLS if it offers it"
-	case verify.Encrypted.String():
-		v.Demand = "TLS"
-	default:
-		v.Demand = "TLS with an identity that was proven"
+	v := web.Host{
+		Name: h.Name, Preference: h.Preference, Demand: demandWords(h.Level), TLSA: h.TLSA,
+		Unreachable: h.Unreachable, Observed: h.Observed, Cell: h.Cell, Steps: h.Steps,
 	}
 	for _, a := range h.Addrs {
 		v.Addrs = append(v.Addrs, a.String())
 	}
 	return v
+}
+
+// demandWords is a demand's level for people; a host that is not to be connected
+// to has none.
+func demandWords(level string) string {
+	switch level {
+	case "":
+		return ""
+	case verify.Opportunistic.String():
+		return "nothing: TLS if it offers it"
+	case verify.Encrypted.String():
+		return "TLS"
+	default:
+		return "TLS with an identity that was proven"
+	}
 }
 
 // Message shows one delivery with its stories.
@@ -255,23 +343,32 @@ func attemptViews(s queue.Story) []web.Attempt {
 		return []web.Attempt{a}
 	}
 	var views []web.Attempt
-	for _, t := range s.Tries {
+	for i, t := range s.Tries {
 		a := web.Attempt{
-			At: t.At, Took: t.Took, MX: t.MX, Transport: string(t.Transport), OK: t.OK, Why: t.Why, Do: t.Do,
+			At: t.At, Took: t.Took, MX: t.MX, Reused: t.Reused, Transport: string(t.Transport), Demand: demandWords(t.Demand),
+			TLS: t.TLS, Cert: t.Certificate, OK: t.OK, Why: t.Why, Do: t.Do, WouldHold: t.WouldHold,
 			Section: t.Section, Cell: t.Cell, Steps: t.Steps, Lines: t.Lines,
+		}
+		if i == 0 && s.Destination != nil { // how it came to this host
+			a.Steps = slices.Concat(s.Destination.Steps, t.Steps)
+		}
+		for _, p := range t.Policies {
+			a.Judged = append(a.Judged, judgedView(p))
 		}
 		if t.Addr.IsValid() {
 			a.Addr = t.Addr.String()
 		}
-		if t.Certificate != "" {
-			a.Lines = append([]string{"certificate: " + t.Certificate}, a.Lines...)
-		}
-		if t.WouldHold != "" {
-			a.Why += "; enforcing, it would have been held: " + t.WouldHold
-		}
 		views = append(views, a)
 	}
 	return views
+}
+
+func judgedView(p outcome.Policy) web.Judged {
+	j := web.Judged{Policy: p.String()}
+	if p.Failure != nil {
+		j.Failed = strings.TrimSpace(string(p.Failure.Result) + " " + p.Failure.Reason)
+	}
+	return j
 }
 
 func prefixes(networks []config.Network) []prefix {

@@ -60,6 +60,39 @@ func (r destinationRow) rank() int {
 	return 1
 }
 
+// heldGroup are deliveries to one destination that wait for the same reason.
+type heldGroup struct {
+	Held          // the one that has waited longest of those listed
+	others []Held // the rest
+}
+
+// behind is how the queue says that a delivery waits for the reason of another.
+const behind = "waits behind other mail for "
+
+// heldGroups puts what waits for the same reason into one row, in the order of
+// the first of each.
+func heldGroups(held []Held) []heldGroup {
+	type reason struct {
+		domain, why      string
+		byPolicy, byHand bool
+	}
+	var groups []heldGroup
+	at := map[reason]int{}
+	for _, h := range held {
+		why := strings.TrimPrefix(h.Why, behind+h.Domain+": ")
+		key := reason{h.Domain, why, h.ByPolicy, h.ByHand}
+		i, ok := at[key]
+		if !ok {
+			at[key] = len(groups)
+			h.Why = why
+			groups = append(groups, heldGroup{Held: h})
+			continue
+		}
+		groups[i].others = append(groups[i].others, h)
+	}
+	return groups
+}
+
 // share is one of the things that sessions come to.
 type share struct {
 	class, word string

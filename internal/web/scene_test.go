@@ -33,7 +33,7 @@ func busy() *fake {
 	o := &f.overview
 	o.Hostname, o.Started = "relay-3.mail.example.com", noon.Add(-(41*24*time.Hour + 5*time.Hour))
 	o.Checks[4] = Check{
-		Name: "DNSSEC", Text: "the resolver is not trusted to validate, so DANE is off: 192.0.2.53 is not on this machine, and the path to it can be forged",
+		Name: "DNSSEC", Text: "no resolver on this machine validates DNSSEC, and the word of one elsewhere can be forged: DANE is off: 192.0.2.53 is not on this machine",
 		Do: "Run a validating resolver on this machine, as unbound, and name it with `dns.upstreams`.",
 	}
 	o.Held = busyHeld()
@@ -42,7 +42,13 @@ func busy() *fake {
 		o.Destinations = append(o.Destinations, busyDestination(i))
 		o.Outcomes = append(o.Outcomes, busyOutcomes(i))
 	}
+	o.Totals.WouldHold = 12
+	o.Outcomes[8].WouldHold = 12
 	o.Events = busyEvents()
+	o.Overrides = []Override{
+		{Domain: "customer-07.example.com", Text: "encrypt until 2026-12-01T00:00:00Z: their certificate is being renewed (root)", Weakens: "the MTA-STS policy, which is in mode enforce"},
+		{Domain: longName, Text: "secure *.mail.example.com until 2027-01-01T00:00:00Z: agreed by phone, ticket 4711 (uid 1000)"},
+	}
 	f.lab = demoLab()
 	f.destinations = map[string]DestinationPage{"bank.example.com": bankPage(o.Held[:2]), longName: {Domain: longName, Summary: longName + " has no MTA-STS policy; none of its MX hosts has DANE."}}
 	f.messages = map[string]MessagePage{o.Held[0].ID: heldMessage(o.Held[0]), "done": doneMessage(o.Held[3])}
@@ -100,7 +106,7 @@ func busyDestination(i int) Destination {
 	d := Destination{Domain: domain, Source: "sts", Mode: "enforce", ID: "20261101", MX: []string{"mx1." + domain, "*.mail." + domain}, Fetched: noon.Add(-time.Hour), Expires: noon.Add(time.Duration(i+1) * 19 * time.Hour)}
 	switch {
 	case i == 3:
-		d.Domain, d.Mode, d.Failing = "bank.example.com", "enforce", "sts-policy-fetch-error the policy host refused the connection"
+		d.Domain, d.Mode, d.Failed, d.Failing = "bank.example.com", "enforce", 5, "sts-policy-fetch-error the policy host refused the connection"
 	case i == 5:
 		d.Domain, d.Source, d.Mode, d.MX, d.Expires = longName, "none", "", nil, time.Time{}
 	case i == 7:
@@ -108,6 +114,8 @@ func busyDestination(i int) Destination {
 	case i == 8:
 		d.Observe = true
 		d.MX = []string{"mx1." + domain, "mx2." + domain, "mx3." + domain, "mx4." + domain, "mx5." + domain}
+	case i == 6:
+		d.Vanished = true
 	case i%5 == 1:
 		d.Mode = "testing"
 	case i%5 == 2:
@@ -169,12 +177,16 @@ func bankPage(held []Held) DestinationPage {
 		}
 	}
 	rogue := host("rogue."+longName, 90)
+	second := host("mx2.bank.example.com", 20)
+	second.TLSA, second.Observed = []string{"3 1 1 " + strings.Repeat("5f0a", 16)}, "the TLSA records of mx2.bank.example.com could not be looked up, so it must not be used: SERVFAIL"
 	rogue.Addrs, rogue.Unreachable = nil, "rogue."+longName+" is not in the MTA-STS policy of bank.example.com (RFC 8461 §4.1)"
 	o := busyOutcomes(3)
 	return DestinationPage{
-		Domain: "bank.example.com", Summary: "The MTA-STS policy 20261101T120000 of bank.example.com is in mode enforce and holds until 2026-11-30T12:00:00Z; none of its MX hosts has DANE.",
+		Override: &Override{Domain: "bank.example.com", Text: "observe until 2026-12-01T00:00:00Z: a first look (root)", Weakens: "the MTA-STS policy, which is in mode enforce"},
+		Observed: "Nothing is enforced here: what a policy forbids is recorded, and the mail goes.",
+		Domain:   "bank.example.com", Summary: "The MTA-STS policy 20261101T120000 of bank.example.com is in mode enforce and holds until 2026-11-30T12:00:00Z; none of its MX hosts has DANE.",
 		Postfix: "secure match=mx1.bank.example.com:mx2.bank.example.com\nMTA-STS policy 20261101T120000, mode enforce", Policy: []string{"version: STSv1", "mode: enforce", "mx: mx1.bank.example.com", "mx: mx2.bank.example.com", "max_age: 604800"},
-		Steps: steps, Hosts: []Host{host("mx1.bank.example.com", 10), host("mx2.bank.example.com", 20), rogue}, Outcomes: o, Events: busyEvents()[:2], Held: held,
+		Steps: steps, Hosts: []Host{host("mx1.bank.example.com", 10), second, rogue}, Outcomes: o, Events: busyEvents()[:2], Held: held,
 	}
 }
 
@@ -190,7 +202,9 @@ func heldMessage(h Held) MessagePage {
 		m.Attempts = append(m.Attempts, Attempt{
 			At: noon.Add(-time.Duration(i+1) * 17 * time.Minute), Took: time.Duration(i*i+1) * 412 * time.Millisecond, MX: "mx1.bank.example.com", Addr: "192.0.2.25", Transport: "none",
 			Why: h.Why, Do: h.Do, Section: "RFC 8461 §4.2", Cell: "2/absent/enforce", Steps: bankPage(nil).Steps,
-			Lines: []string{"certificate: CN=mx1.bank.example.com, self-signed, " + strings.Repeat("5f:0a:", 20), "S: 220 mx1.bank.example.com ESMTP", "C: EHLO relay-3.mail.example.com", "S: 250-STARTTLS", "C: STARTTLS", "S: 220 2.0.0 ready"},
+			Demand: "TLS with an identity that was proven", TLS: "TLS 1.3 TLS_AES_128_GCM_SHA256", Cert: "subject CN=mx1.bank.example.com, names mx1.bank.example.com, issuer CN=mx1.bank.example.com, valid until 2027-02-23T20:12:37Z",
+			Judged: []Judged{{Policy: "the MTA-STS policy of bank.example.com", Failed: "certificate-not-trusted self-signed"}},
+			Lines:  []string{"S: 220 mx1.bank.example.com ESMTP", "C: EHLO relay-3.mail.example.com", "S: 250-STARTTLS", "C: STARTTLS", "S: 220 2.0.0 ready"},
 		})
 	}
 	return m
@@ -202,7 +216,9 @@ func doneMessage(h Held) MessagePage {
 		Recipients: []Recipient{{Addr: "shop@shop.example.org", State: "delivered", Reply: "250 2.0.0 Ok: queued as 4XyZ"}},
 		Attempts: []Attempt{{
 			At: noon.Add(-59 * time.Minute), Took: 231 * time.Millisecond, MX: "mx.shop.example.org", Addr: "192.0.2.80", Transport: "verified", OK: true, Section: "RFC 7672 §2.2", Cell: "2/usable/none",
-			Why: `mx.shop.example.org was authenticated by its TLSA record "3 1 1 5f0a…c1" (TLS 1.3, certificate CN=mx.shop.example.org); it took the mail: 250 2.0.0 Ok: queued as 4XyZ`,
+			Demand: "TLS with an identity that was proven", Judged: []Judged{{Policy: "the TLSA records of mx.shop.example.org"}}, TLS: "TLS 1.3 TLS_AES_128_GCM_SHA256", Cert: "CN=mx.shop.example.org", Reused: true,
+			WouldHold: "mx.shop.example.org does not offer STARTTLS",
+			Why:       `mx.shop.example.org was authenticated by its TLSA record "3 1 1 5f0a…c1" (TLS 1.3, certificate CN=mx.shop.example.org); it took the mail: 250 2.0.0 Ok: queued as 4XyZ`,
 		}},
 	}
 }

@@ -39,6 +39,14 @@ type Overview struct {
 	Destinations []Destination
 	Outcomes     []Outcomes
 	Events       []event.Event
+	Overrides    []Override
+}
+
+// Override is the operator's word for one destination, in the place of what it demands.
+type Override struct {
+	Domain  string
+	Text    string // what holds, until when, why and by whom
+	Weakens string // what of the destination's own demands it lifts; empty: nothing
 }
 
 // Check is one of the node's checks of itself.
@@ -54,6 +62,7 @@ type Totals struct {
 	Queued, Held                        int64
 	Destinations                        int64
 	Verified, Encrypted, Clear, Refused int64
+	WouldHold                           int64
 }
 
 // Held is a delivery that waits.
@@ -81,6 +90,8 @@ type Destination struct {
 	Fetched  time.Time
 	Expires  time.Time
 	Failing  string // why the last refresh failed; empty: it did not
+	Failed   int    // refreshes that failed in a row
+	Vanished bool   // the policy holds, and its record is gone
 	Override string
 	Observe  bool
 }
@@ -89,6 +100,7 @@ type Destination struct {
 type Outcomes struct {
 	Domain                              string
 	Verified, Encrypted, Clear, Refused int64
+	WouldHold                           int64 // of those, sessions that only observing let through
 	Failures                            []Failure
 	Last                                time.Time
 }
@@ -108,6 +120,8 @@ type Failure struct {
 type DestinationPage struct {
 	Domain   string
 	Summary  string // one sentence: which policy holds and why
+	Override *Override
+	Observed string // what observing keeps from happening; empty: it is enforced, or nothing would
 	Postfix  string // what Postfix is told
 	Policy   []string
 	Steps    []verify.Step
@@ -123,7 +137,9 @@ type Host struct {
 	Preference  uint16
 	Addrs       []string
 	Demand      string // in words
+	TLSA        []string
 	Unreachable string
+	Observed    string // why a policy would have made it unreachable, were it not observed
 	Cell        string
 	Steps       []verify.Step
 }
@@ -152,14 +168,26 @@ type Attempt struct {
 	Took      time.Duration
 	MX        string
 	Addr      string
+	Reused    bool // over a connection that an earlier message opened
 	Transport string
+	Demand    string // what the host had to show, in words
+	Judged    []Judged
+	TLS       string // version and cipher
+	Cert      string // the certificate that was seen
 	OK        bool
 	Why       string
+	WouldHold string // why it was let through only by observing
 	Do        string
 	Section   string
 	Cell      string
 	Steps     []verify.Step
 	Lines     []string // what both sides said
+}
+
+// Judged is a policy that an attempt was held against.
+type Judged struct {
+	Policy string // "MTA-STS of example.com"
+	Failed string // the result type (RFC 8460 §4.3) and its reason; empty: satisfied
 }
 
 // LabState is what the demo's attacker does.

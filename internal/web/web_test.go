@@ -117,12 +117,15 @@ func TestTheFrontPageOfABusyServer(t *testing.T) {
 		{"that the list is not all", "1,204 are in the queue; pawl queue list shows them all."},
 		{"an override, with who, why and until when", "override: encrypt until 2026-12-01, by root: their certificate is being renewed"},
 		{"a destination that is only observed", "MTA-STS enforce observed"},
-		{"a policy that cannot be renewed", "renewal fails sts-policy-fetch-error the policy host refused the connection"},
+		{"a policy that cannot be renewed", "renewal failed 5 times sts-policy-fetch-error the policy host refused the connection"},
+		{"each override in force, and what it weakens", "customer-07.example.com encrypt until 2026-12-01T00:00:00Z: their certificate is being renewed (root) weakens The MTA-STS policy, which is in mode enforce."},
+		{"what only observing let through", "4,555 verified would have been held 12×"},
+		{"a record that is gone while its policy holds", "record gone the cached policy holds"},
 		{"when a policy ends", "ends in 19 h unless renewed"},
 		{"a destination under DANE", "DANE MTA-STS enforce"},
 		{"sessions of a domain without a known policy", "only-outcomes.example.com no policy 1 encrypted"},
 		{"failures by result type", "certificate-not-trusted 31× mx1.bank.example.com self-signed"},
-		{"that a list of failures goes on", "and 1 other kinds of failure"},
+		{"that a list of failures goes on", "and 1 other kind of failure"},
 		{"a policy that weakened", "problem 3 s ago bank.example.com The MTA-STS policy of bank.example.com went from mode enforce to mode testing."},
 		{"refreshes that fail again and again", "could not be renewed 5 times in a row"},
 		{"what to do about an event", "Ask its operator by another way whether that was meant"},
@@ -138,9 +141,15 @@ func TestTheFrontPageOfABusyServer(t *testing.T) {
 
 func TestAResolverThatIsNotTrustedIsSaidAtTheTop(t *testing.T) {
 	page := get(t, busy(), "/").text()
-	said := strings.Index(page, "The resolver is not trusted to validate, so DANE is off")
+	said := strings.Index(page, "No resolver on this machine validates DNSSEC, and the word of one elsewhere can be forged: DANE is off")
 	if said < 0 || said > strings.Index(page, "TLS sessions") {
 		t.Errorf("the top of the page does not say that DANE is off: %.600s", page)
+	}
+	if n := strings.Count(page, "DANE is off"); n != 1 {
+		t.Errorf("it is said %d times, want once", n)
+	}
+	if !strings.Contains(page, "not ok DNSSEC Run a validating resolver on this machine, as unbound, and name it with dns.upstreams.") {
+		t.Error("the page does not say what to do about it")
 	}
 }
 
@@ -158,6 +167,10 @@ func TestTheDestinationPageShowsTheReasoning(t *testing.T) {
 		"1/valid-same-id/policy",
 		"secure match=mx1.bank.example.com:mx2.bank.example.com",
 		"max_age: 604800",
+		"override observe until 2026-12-01T00:00:00Z: a first look (root) weakens The MTA-STS policy, which is in mode enforce.",
+		"observed Nothing is enforced here: what a policy forbids is recorded, and the mail goes.",
+		"Would not be used The TLSA records of mx2.bank.example.com could not be looked up",
+		"TLSA records 3 1 1 5f0a5f0a",
 		"mx1.bank.example.com preference 10",
 		"TLS with an identity that was proven 2/absent/enforce",
 		"not to be used Why not rogue."+longName+" is not in the MTA-STS policy",
@@ -172,11 +185,17 @@ func TestTheMessagePageIsATimelineOfItsAttempts(t *testing.T) {
 	get(t, f, "/message/"+f.overview.Held[0].ID).is(http.StatusOK).says(
 		"Mail to bank.example.com", "Waiting held by policy", "From statements@example.net",
 		"gone@bank.example.com failed 550 5.1.1", "7 more", "1,843,227 bytes",
-		"not sent no session 2026-11-24 11:43:00 UTC took 412 ms mx1.bank.example.com 192.0.2.25",
+		"not sent no session 2026-11-24 11:43:00 UTC took 412 ms mx1.bank.example.com showed a certificate that no trusted authority signed",
+		"MX host mx1.bank.example.com 192.0.2.25",
+		"Had to show TLS with an identity that was proven 2/absent/enforce",
+		"Held against the MTA-STS policy of bank.example.com certificate-not-trusted self-signed",
+		"TLS TLS 1.3 TLS_AES_128_GCM_SHA256",
+		"Certificate subject CN=mx1.bank.example.com",
 		"RFC 8461 §4.2", "The whole story", "S: 220 mx1.bank.example.com ESMTP",
 	)
 	get(t, f, "/message/done").is(http.StatusOK).says(
-		"Delivered", "sent verified TLS 2026-11-24 11:01:00 UTC took 231 ms mx.shop.example.org 192.0.2.80", "queued as 4XyZ",
+		"Delivered", "sent verified TLS 2026-11-24 11:01:00 UTC took 231 ms", "MX host mx.shop.example.org 192.0.2.80 open connection reused",
+		"Held against the TLSA records of mx.shop.example.org satisfied", "queued as 4XyZ", "would have been held mx.shop.example.org does not offer STARTTLS.",
 	).doesNotSay("Next try", "Given up")
 }
 
@@ -190,17 +209,19 @@ func TestHostileTextStaysText(t *testing.T) {
 	o.Checks = []Check{{Name: evil, Text: evil, Do: evil}}
 	o.Held = []Held{{ID: evil, From: evil, Domain: evil, Why: evil, Do: evil}}
 	o.Destinations = []Destination{{Domain: evil, Source: evil, Mode: evil, ID: evil, MX: []string{evil}, Failing: evil, Override: evil}}
+	o.Overrides = []Override{{Domain: evil, Text: evil, Weakens: evil}}
 	o.Outcomes = []Outcomes{{Domain: evil, Refused: 1, Failures: []Failure{{Result: evil, Reason: evil, MX: evil}}}}
 	o.Events = []event.Event{{ID: evil, Domain: evil, Text: evil, Do: evil}}
 	f.lab = LabState{On: true, Attack: evil, Domain: evil, Domains: []LabDomain{{Domain: evil, Kind: evil}}}
 	steps := []verify.Step{{Asked: evil, Answer: evil, Note: evil, Cell: evil}}
 	f.destinations["evil"] = DestinationPage{
 		Domain: evil, Summary: evil, Postfix: evil, Policy: []string{evil}, Steps: steps, Outcomes: o.Outcomes[0], Events: o.Events, Held: o.Held,
-		Hosts: []Host{{Name: evil, Addrs: []string{evil}, Demand: evil, Unreachable: evil, Cell: evil, Steps: steps}},
+		Hosts:    []Host{{Name: evil, Addrs: []string{evil}, Demand: evil, TLSA: []string{evil}, Unreachable: evil, Observed: evil, Cell: evil, Steps: steps}},
+		Override: &o.Overrides[0], Observed: evil,
 	}
 	f.messages["evil"] = MessagePage{
 		Held: o.Held[0], State: evil, Recipients: []Recipient{{Addr: evil, State: evil, Reply: evil}},
-		Attempts: []Attempt{{MX: evil, Addr: evil, Transport: evil, Why: evil, Do: evil, Section: evil, Cell: evil, Steps: steps, Lines: []string{evil}}},
+		Attempts: []Attempt{{MX: evil, Addr: evil, Transport: evil, Why: evil, Do: evil, Section: evil, Cell: evil, Demand: evil, Judged: []Judged{{Policy: evil, Failed: evil}}, TLS: evil, Cert: evil, WouldHold: evil, Steps: steps, Lines: []string{evil}}},
 	}
 	for _, path := range []string{"/", "/live", "/destination/evil", "/message/evil", "/live/message/evil"} {
 		page := get(t, f, path).is(http.StatusOK)

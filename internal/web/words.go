@@ -178,6 +178,14 @@ func plural(n int64, one, many string) string {
 	return many
 }
 
+// renewalFails says how often in a row.
+func renewalFails(times int) string {
+	if times < 2 {
+		return "renewal fails"
+	}
+	return "renewal failed " + strconv.Itoa(times) + " times"
+}
+
 // shares writes what became of sessions, without what there was none of.
 func shares(o Outcomes) string {
 	var said []string
