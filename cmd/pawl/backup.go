@@ -37,7 +37,7 @@ func (b *backupCmd) Run(ctx context.Context, top *cli) error {
 	if b.JSON {
 		return b.json(m)
 	}
-	say("%s holds the data of %s as of %s, %d files", bold.Render(b.To), m.Hostname, stamp(m.Created), m.Files)
+	say("%s holds the data of %s as of %s; files in it: %d", bold.Render(b.To), m.Hostname, stamp(m.Created), m.Files)
 	return nil
 }
 

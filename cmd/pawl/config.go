@@ -50,9 +50,9 @@ func printChecks(checks []web.Check) {
 		if !ck.OK {
 			mark = bad.Render("✗")
 		}
-		say("%s %-12s %s", mark, ck.Name, ck.Text)
+		say("%s %-14s %s", mark, ck.Name, ck.Text)
 		if ck.Do != "" {
-			say("  %-12s %s", "", faint.Render(ck.Do))
+			say("  %-14s %s", "", faint.Render(ck.Do))
 		}
 	}
 }

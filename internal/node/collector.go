@@ -42,13 +42,13 @@ func checkCollector(st postfix.CollectorStats) web.Check {
 	case len(bad) > 0:
 		ck.Text = "datagrams came that say nothing: " + strings.Join(bad, ", ")
 		ck.Do = "Find out what else than Postfix writes to " + st.Path + "; the log has an example."
-	case st.Queue > 0 && st.Queue < postfix.SoundQueue:
-		ck.Text = fmt.Sprintf("net.unix.max_dgram_qlen is %d: in a burst of more than %d, outcomes of Postfix are lost", st.Queue, st.Queue+1)
-		ck.Do = fmt.Sprintf("sysctl -w net.unix.max_dgram_qlen=%d, and the same in /etc/sysctl.d; pawl makes its socket anew by itself.", postfix.SoundQueue)
 	case unreachable != nil && st.Received == 0:
 		// Whoever has no Postfix is not to be alarmed.
 		ck.OK, ck.Text = true, "no Postfix can reach it: "+unreachable.Error()
 		ck.Do = "To collect the outcomes of Postfix, set postfix.tlsrpt to a path in its queue directory, as /var/spool/postfix/pawl/tlsrpt.sock."
+	case st.Queue > 0 && st.Queue < postfix.SoundQueue:
+		ck.Text = fmt.Sprintf("net.unix.max_dgram_qlen is %d: in a burst of more than %d, outcomes of Postfix are lost", st.Queue, st.Queue+1)
+		ck.Do = fmt.Sprintf("sysctl -w net.unix.max_dgram_qlen=%d, and the same in /etc/sysctl.d; pawl makes its socket anew by itself.", postfix.SoundQueue)
 	default:
 		ck.OK, ck.Text = true, fmt.Sprintf("%s; %d outcomes of Postfix counted", st.Path, st.Counted)
 	}

@@ -17,7 +17,6 @@ func (e *Engine) trust(ctx context.Context) trustDecision {
 	case d.DANE:
 		e.warned.Store(false)
 	case e.o.DANE && !e.warned.Swap(true):
-		e.log.Warn("DANE is off", "why", d.Why, "do", d.Do)
 		e.raise(ctx, event.Event{
 			Kind: event.ResolverUntrusted, Severity: event.Warning,
 			Text: d.Why, Do: d.Do, Evidence: map[string]string{"cell": d.Cell},

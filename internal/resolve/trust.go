@@ -143,12 +143,13 @@ func sameVerdicts(a, b Validation) bool {
 	})
 }
 
+// logValidation says what was found. Who relies on it warns.
 func (r *Resolver) logValidation(ctx context.Context, v Validation) {
-	if v.Trusted && v.Do == "" {
+	if v.Do == "" {
 		r.log.InfoContext(ctx, v.Why)
 		return
 	}
-	r.log.WarnContext(ctx, v.Why, "do", v.Do)
+	r.log.InfoContext(ctx, v.Why, "do", v.Do)
 }
 
 // trusted returns the upstreams whose AD bit counts.

@@ -193,16 +193,17 @@ func TestTrustIsLoggedWhenItChangesAndNotEachHour(t *testing.T) {
 	for range 3 {
 		r.CheckValidation(t.Context(), signed, bogus)
 	}
-	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "DANE is off") {
+	if n := strings.Count(log.String(), "level="); n != 1 || !strings.Contains(log.String(), "DANE is off") {
 		t.Errorf("logged %d times, want once:\n%s", n, &log)
 	}
 	for key, rep := range validating() {
 		s.set(key, rep)
 	}
+	log.Reset()
 	for range 3 {
 		r.CheckValidation(t.Context(), signed, bogus)
 	}
-	if n := strings.Count(log.String(), "level=INFO"); n != 1 {
+	if n := strings.Count(log.String(), "level="); n != 1 {
 		t.Errorf("the change is logged %d times, want once:\n%s", n, &log)
 	}
 }
