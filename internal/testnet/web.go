@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
@@ -150,6 +151,7 @@ func (s *Site) greet() *tls.Config {
 
 func (s *Site) record(r *http.Request) http.Handler {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	r.Body = io.NopCloser(bytes.NewReader(body)) // for the handler
 	s.mu.Lock()
 	s.count++
 	s.requests = capped(append(s.requests, Request{
