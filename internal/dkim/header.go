@@ -20,8 +20,10 @@ var oversigned = []string{
 }
 
 // signed are covered where they occur. A mailing list may add its own to a
-// message without them, and leave the author's signature whole.
+// message without them, and leave the author's signature whole. Those of TLS
+// reports SHOULD be covered (RFC 8460 §5.3).
 var signed = []string{
+	"TLS-Report-Domain", "TLS-Report-Submitter",
 	"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post", "List-Owner", "List-Archive",
 }
 
