@@ -76,6 +76,9 @@ func (s *session) describe(t *queue.Try) {
 // tellOf reports a session for the day's TLS-RPT, once for each domain that it
 // served: a session counts for it by what the domain's policy made of it.
 func (a *attempt) tellOf(ctx context.Context, s *session, delivered bool) {
+	if a.Uncounted {
+		return // the next message over this session may count it
+	}
 	for _, t := range s.told {
 		if t.org == a.Org && t.domain == a.Domain {
 			return
@@ -93,8 +96,12 @@ func (a *attempt) tellOf(ctx context.Context, s *session, delivered bool) {
 	})
 }
 
-// tell reports a TLS attempt.
+// tell reports a TLS attempt; not one of a report (RFC 8460 §3: SHOULD NOT
+// include this SMTP session), or each would cause the next.
 func (a *attempt) tell(ctx context.Context, o outcome.Attempt) {
+	if a.Uncounted {
+		return
+	}
 	o.At, o.Org, o.Source, o.Domain = a.d.opts.Now(), a.Org, "relay", a.Domain
 	a.d.opts.Outcomes(ctx, o)
 }

@@ -23,9 +23,10 @@ var (
 
 // Submission is a message to be taken into the queue.
 type Submission struct {
-	Message               // ID, one of db.NewID, and Received are set by the queue where they are empty
-	Recipients []Destined // at least one
-	Body       *Body      // from [Queue.Body]; the queue's from then on
+	Message                  // ID, one of db.NewID, and Received are set by the queue where they are empty
+	Recipients []Destined    // at least one
+	Body       *Body         // from [Queue.Body]; the queue's from then on
+	Lifetime   time.Duration // how long it is tried; 0: as the queue's Options say
 }
 
 // Destined is a recipient with the domain that its mail goes to.
@@ -102,7 +103,10 @@ func (q *Queue) prepare(ctx context.Context, s *Submission) (*newRows, error) {
 	if !text(s.From) || !text(s.EnvID) || !text(s.Ret) {
 		return nil, ErrText
 	}
-	rows := &newRows{message: s.Message, expires: s.Received.Add(q.tuning().Lifetime)}
+	if s.Lifetime <= 0 {
+		s.Lifetime = q.tuning().Lifetime
+	}
+	rows := &newRows{message: s.Message, expires: s.Received.Add(s.Lifetime)}
 	if err := rows.split(s.Recipients); err != nil {
 		return nil, err
 	}
@@ -174,8 +178,8 @@ func (r *newRows) split(recipients []Destined) error {
 }
 
 const insertMessage = `INSERT INTO message (org, id, sender, received, size, body_type, smtputf8, requiretls,
-	tls_optional, envid, ret, client, spooled, incoming)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+	tls_optional, envid, ret, client, spooled, incoming, uncounted)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`
 
 const insertDelivery = `INSERT INTO delivery (org, id, message, domain, recipients, state, version, attempts, next, expires,
 	lease, by_policy, why, advice, updated, ended)
@@ -223,7 +227,7 @@ func (r *newRows) insertMessage(ctx context.Context, tx db.Tx) error {
 		client = m.Client.String()
 	}
 	_, err := tx.ExecContext(ctx, insertMessage, m.Org, m.ID, m.From, db.Micros(m.Received), m.Size, bodyType, db.Flag(m.SMTPUTF8),
-		db.Flag(m.RequireTLS), db.Flag(m.TLSOptional), m.EnvID, m.Ret, client, db.Flag(r.spooled), db.Flag(r.incoming))
+		db.Flag(m.RequireTLS), db.Flag(m.TLSOptional), m.EnvID, m.Ret, client, db.Flag(r.spooled), db.Flag(r.incoming), db.Flag(m.Uncounted))
 	return err
 }
 

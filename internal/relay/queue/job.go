@@ -69,7 +69,7 @@ func (j *Job) all() ([]byte, error) {
 
 const deliveryColumns = `d.org, d.id, d.message, d.domain, d.recipients, d.state, d.attempts, d.next, d.expires, d.by_policy,
 	d.why, d.advice, d.updated, m.sender, m.received, m.size, m.body_type, m.smtputf8, m.requiretls, m.tls_optional,
-	m.envid, m.ret, m.client`
+	m.envid, m.ret, m.client, m.uncounted`
 
 const deliveryTables = ` FROM delivery d JOIN message m ON m.org = d.org AND m.id = d.message`
 
@@ -77,17 +77,18 @@ const deliveryTables = ` FROM delivery d JOIN message m ON m.org = d.org AND m.i
 func scanDelivery(rows *sql.Rows, more ...any) (Delivery, error) {
 	var d Delivery
 	var recipients, bodyType, client string
-	var next, expires, updated, received, byPolicy, utf8, requireTLS, tlsOptional int64
+	var next, expires, updated, received, byPolicy, utf8, requireTLS, tlsOptional, uncounted int64
 	err := rows.Scan(append([]any{
 		&d.Org, &d.ID, &d.Message.ID, &d.Domain, &recipients, &d.State, &d.Attempts, &next, &expires, &byPolicy,
 		&d.Why, &d.Do, &updated, &d.From, &received, &d.Size, &bodyType, &utf8, &requireTLS, &tlsOptional,
-		&d.EnvID, &d.Ret, &client,
+		&d.EnvID, &d.Ret, &client, &uncounted,
 	}, more...)...)
 	if err != nil {
 		return d, err
 	}
 	d.Next, d.Expires, d.Updated, d.Received = db.Time(next), db.Time(expires), db.Time(updated), db.Time(received)
 	d.ByPolicy, d.SMTPUTF8, d.RequireTLS, d.TLSOptional = byPolicy == 1, utf8 == 1, requireTLS == 1, tlsOptional == 1
+	d.Uncounted = uncounted == 1
 	d.EightBit = bodyType == "8BITMIME"
 	if client != "" {
 		if d.Client, err = netip.ParseAddr(client); err != nil {
