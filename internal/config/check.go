@@ -47,6 +47,7 @@ func (c Config) Check() []Problem {
 	}
 	c.checkRelay(&ps)
 	c.checkDKIM(&ps)
+	c.checkTLSRPT(&ps)
 	ps.listener("web.listen", c.Web.Listen)
 	return ps
 }

@@ -24,6 +24,7 @@ type Config struct {
 	Postfix  Postfix `yaml:"postfix"`
 	Relay    Relay   `yaml:"relay"`
 	DKIM     []DKIM  `yaml:"dkim"`
+	TLSRPT   TLSRPT  `yaml:"tlsrpt"`
 	Web      Web     `yaml:"web"`
 }
 
@@ -121,6 +122,22 @@ type DKIM struct {
 	Service    string   `yaml:"service"`    // email, tlsrpt; empty: email
 }
 
+// TLSRPT is who reports to other domains how TLS with them went, and how. With
+// none of organization, contact and domain no reports are sent.
+type TLSRPT struct {
+	Organization string   `yaml:"organization"`
+	Contact      string   `yaml:"contact"` // a mailbox of domain
+	Domain       string   `yaml:"domain"`  // signs by DKIM
+	Window       Duration `yaml:"window"`  // over which the reports of a day are spread
+	SmartHost    string   `yaml:"smart_host"`
+	MaxReports   int      `yaml:"max_reports"` // to one host in a UTC day, retries included
+	MaxBytes     Size     `yaml:"max_bytes"`
+	Keep         Duration `yaml:"keep"` // how long outcomes and reports are kept
+}
+
+// On reports whether reports are to be sent.
+func (t TLSRPT) On() bool { return t.Organization != "" || t.Contact != "" || t.Domain != "" }
+
 // Web is the dashboard, the API and the metrics.
 type Web struct {
 	Listen string `yaml:"listen"`
@@ -168,6 +185,12 @@ func Default() Config {
 			History:     Duration(30 * 24 * time.Hour),
 			RetryFirst:  Duration(5 * time.Minute),
 			RetryMax:    Duration(4 * time.Hour),
+		},
+		TLSRPT: TLSRPT{
+			Window:     Duration(4 * time.Hour),
+			MaxReports: 5000,
+			MaxBytes:   64 << 20,
+			Keep:       Duration(30 * 24 * time.Hour),
 		},
 		Web: Web{Listen: "127.0.0.1:8480"},
 	}
