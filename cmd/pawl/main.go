@@ -39,6 +39,7 @@ type cli struct {
 	Explain   explainCmd   `cmd:"" help:"How mail to a domain goes, or why a message waits, step by step."`
 	Queue     queueCmd     `cmd:"" help:"Look at mail that waits, and decide about it by hand."`
 	Submitter submitterCmd `cmd:"" help:"Who may hand mail in to the relay by AUTH."`
+	TLSRPT    tlsrptCmd    `cmd:"" name:"tlsrpt" help:"The TLS reports that go out: what became of them, what would be sent, and who gets none."`
 	DKIM      dkimCmd      `cmd:"" name:"dkim" help:"Keys that sign the mail of your own domains."`
 	Reload    reloadCmd    `cmd:"" help:"Read the configuration again, and put in force what can change without a restart."`
 	Drain     drainCmd     `cmd:"" help:"Take no new mail and begin no delivery, for maintenance."`

@@ -42,6 +42,9 @@ func Check(ctx context.Context, c config.Config, w Wiring) []web.Check {
 	if len(c.DKIM) > 0 {
 		checks = append(checks, checkKeys(ctx, c, r))
 	}
+	if c.TLSRPT.On() {
+		checks = append(checks, reportsReady(c, w.Now))
+	}
 	return checks
 }
 

@@ -54,6 +54,7 @@ func (n *Node) controls() *control.Server {
 	control.Handle(s, "status", func(ctx context.Context, _ struct{}) (any, error) { return n.source().Overview(ctx) })
 	n.policyControls(s)
 	n.submitterControls(s)
+	n.tlsrptControls(s)
 	control.Handle(s, "explain", n.explain)
 	control.Handle(s, "queue.list", n.queue.List)
 	control.Handle(s, "queue.act", n.act)

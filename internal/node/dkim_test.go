@@ -20,10 +20,16 @@ import (
 // and configuration, and returns their records.
 func withKeys(t *testing.T, c *config.Config, domain string) map[string]string {
 	t.Helper()
+	return withKeysFor(t, c, domain, dkim.Email)
+}
+
+// withKeysFor is withKeys for one service.
+func withKeysFor(t *testing.T, c *config.Config, domain string, service dkim.Service) map[string]string {
+	t.Helper()
 	records := map[string]string{}
 	var selectors []string
 	for _, a := range []dkim.Algorithm{dkim.RSA, dkim.Ed25519} {
-		k, err := dkim.New(domain, string(a), dkim.Email, a)
+		k, err := dkim.New(domain, string(a), service, a)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +41,7 @@ func withKeys(t *testing.T, c *config.Config, domain string) map[string]string {
 		}
 		selectors = append(selectors, string(a))
 	}
-	c.DKIM = append(c.DKIM, config.DKIM{Domain: domain, Selectors: selectors})
+	c.DKIM = append(c.DKIM, config.DKIM{Domain: domain, Selectors: selectors, Service: string(service)})
 	return records
 }
 

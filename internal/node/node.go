@@ -70,6 +70,7 @@ type Node struct {
 	logins   *account.Logins
 	bounces  bounceLimit
 	postfix  *postfix.Server
+	reporter *ledger.Reporter
 
 	collector *postfix.Collector // nil: postfix.tlsrpt is off
 
@@ -122,7 +123,7 @@ func New(ctx context.Context, c config.Config, w Wiring) (*Node, error) {
 }
 
 func (n *Node) build(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{n.openData, n.openWorld, n.makeRelay, n.bind} {
+	for _, step := range []func(context.Context) error{n.openData, n.openWorld, n.makeRelay, n.makeReporter, n.bind} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -237,6 +238,7 @@ func (n *Node) bind(ctx context.Context) error {
 	n.serve("relay's room and certificate", n.relay.Watch)
 	n.serve("policy refresh", n.policy.Run)
 	n.serve("queue", func(ctx context.Context) error { return n.queue.Run(ctx, n.w.Attempts(n.deliver.Deliver)) })
+	n.serve("TLS reports", n.reporter.Run)
 	n.serve("self-check", n.watch)
 	return nil
 }
@@ -377,6 +379,9 @@ func (n *Node) checkSelf(ctx context.Context) {
 	}
 	if n.collector != nil {
 		checks = append(checks, checkCollector(n.collector.Stats()))
+	}
+	if n.config.TLSRPT.On() {
+		checks = append(checks, checkReports(n.config.TLSRPT, n.reporter.Ready()))
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
