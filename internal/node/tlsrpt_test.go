@@ -87,6 +87,19 @@ func mailed(t *testing.T, raw []byte) (*tlsrpt.Report, mail.Header) {
 	}
 }
 
+// acceptEmail makes records of keys for reports ones for all mail: go-msgauth
+// knows the service "email" only.
+func acceptEmail(t *testing.T, records map[string]string) {
+	t.Helper()
+	for name, text := range records {
+		plain := strings.Replace(text, "s=tlsrpt; ", "", 1)
+		if plain == text {
+			t.Errorf("%s: %s", name, text)
+		}
+		records[name] = plain
+	}
+}
+
 func TestTheDaysReportsArriveByMailAndByHTTPS(t *testing.T) {
 	tn := testnet.Start(t, testnet.Options{})
 	w := node.Wiring{Dial: tn.Dial, Roots: tn.Roots(), Now: tn.Clock.Now, After: tn.Clock.After}
@@ -102,14 +115,7 @@ func TestTheDaysReportsArriveByMailAndByHTTPS(t *testing.T) {
 
 	c := settings(t, tn.DNSAddr())
 	records := withKeysFor(t, &c, "report.test", dkim.TLSRPT)
-	for name, text := range records {
-		// go-msgauth knows the service "email" only.
-		plain := strings.Replace(text, "s=tlsrpt; ", "", 1)
-		if plain == text {
-			t.Errorf("%s: %s", name, text)
-		}
-		records[name] = plain
-	}
+	acceptEmail(t, records)
 	c.TLSRPT.Organization, c.TLSRPT.Contact, c.TLSRPT.Domain = "Pawl Test", "tls@report.test", "report.test"
 	c.TLSRPT.Window = config.Duration(time.Minute)
 	n, stop := start(t, c, w)
