@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -246,11 +247,16 @@ func (r *Report) JSON() ([]byte, error) {
 	return bytes.TrimRight(b.Bytes(), "\n"), nil
 }
 
+// packers are kept: what a new one allocates costs more than a report's packing.
+var packers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+
 // Compress packs a report by gzip (RFC 8460 §5.2). The same report always gives
 // the same bytes.
 func Compress(report []byte) ([]byte, error) {
 	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
+	w, _ := packers.Get().(*gzip.Writer) // there is nothing else in it
+	defer packers.Put(w)
+	w.Reset(&b)
 	if _, err := w.Write(report); err != nil {
 		return nil, fmt.Errorf("packing the report: %w", err)
 	}
