@@ -32,8 +32,8 @@ const (
 	// round is how long the reporter sleeps at the most: the clock may leap.
 	round = time.Minute
 	// claimed is how many reports are taken at once, workers how many are worked on.
-	claimed = 256
-	workers = 32
+	claimed = 1024
+	workers = 128
 	// leaseFor is how long a process may take for what it has claimed.
 	leaseFor = 15 * time.Minute
 )
