@@ -64,17 +64,20 @@ func cacheNode(ctx context.Context, args []string) error {
 }
 
 // residentKiB is what this process has in memory, as the kernel sees it.
-func residentKiB() (string, error) {
+func residentKiB() (string, error) { return statusKiB("VmRSS:") }
+
+// statusKiB is one of the kernel's figures of this process.
+func statusKiB(key string) (string, error) {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, key); ok {
 			return strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), nil
 		}
 	}
-	return "", errors.New("/proc/self/status does not say what is resident")
+	return "", fmt.Errorf("/proc/self/status has no %s", key)
 }
 
 // cacheFill stores so many domains with a policy, and is ready when they are.

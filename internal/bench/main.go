@@ -33,6 +33,7 @@ func benchmarks() []benchmark {
 		{"map", "cached answers of the TLS policy map for Postfix, against a netstring echo server", benchMap},
 		{"fill", "an empty cache filling over DNS and HTTPS, against bare GETs", fill},
 		{"tlsrpt-socket", "outcomes that Postfix tells at the TLS-RPT socket, and how many are lost", benchDatagrams},
+		{"tlsrpt", "the reports of a day with a million outcomes over 50,000 domains", benchReports},
 		{"cache", "what a node has in memory, and how soon it answers with a million domains stored", benchCache},
 		{"relay", "mail through the relay into a sink, against tuned Postfix", benchRelay},
 		{"backlog", "mail for a live destination behind a million messages for dead ones", benchBacklog},
@@ -51,6 +52,8 @@ func roles() map[string]func(ctx context.Context, args []string) error {
 		"datagram-reader": datagramReader,
 		"datagram-floor":  datagramFloor,
 		"datagram-sender": datagramSender,
+		"tlsrpt-fill":     reportFill,
+		"tlsrpt-build":    reportBuild,
 		"cache-node":      cacheNode,
 		"cache-fill":      cacheFill,
 
