@@ -26,6 +26,7 @@ const (
 	shownHeld         = 50
 	shownDestinations = 100
 	shownEvents       = 20
+	shownReports      = 20
 	shownOverrides    = 50
 )
 

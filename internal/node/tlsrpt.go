@@ -230,3 +230,20 @@ func (n *Node) suppress(ctx context.Context, p SuppressParams) (changed bool, er
 	}
 	return changed, err
 }
+
+// reports are those that the page shows.
+func (s source) reports(ctx context.Context) ([]web.Report, error) {
+	list, err := s.n.reporter.Reports(ctx, db.DefaultOrg, ledger.ReportQuery{Limit: shownReports})
+	if err != nil {
+		return nil, err
+	}
+	var reports []web.Report
+	for _, r := range list {
+		w := web.Report{Day: r.Day, Domain: r.Domain, State: string(r.State), Why: r.Why}
+		for _, d := range r.Deliveries {
+			w.To = append(w.To, web.ReportTo{RUA: d.RUA, State: string(d.State), Answer: d.Answer, Tried: d.Tried})
+		}
+		reports = append(reports, w)
+	}
+	return reports, nil
+}

@@ -159,6 +159,9 @@ func TestTheDaysReportsArriveByMailAndByHTTPS(t *testing.T) {
 		return cmp.Equal(want, status(day.Format(time.DateOnly)))
 	})
 
+	if code, page := get(t, n, "/"); code != 200 || !strings.Contains(page, "https://in.test/v1") || !strings.Contains(page, "250 2.0.0 Taken") || !strings.Contains(page, "201") {
+		t.Errorf("the page (%d) does not say what went out, to whom, with what answer:\n%s", code, page)
+	}
 	byHTTPS := map[string]*tlsrpt.Report{}
 	for _, r := range in.reports() {
 		byHTTPS[r.Policies[0].Domain] = r

@@ -45,6 +45,7 @@ func busy() *fake {
 	o.Totals.WouldHold = 12
 	o.Outcomes[8].WouldHold = 12
 	o.Events = busyEvents()
+	o.Reports = busyReports()
 	o.Overrides = []Override{
 		{Domain: "customer-07.example.com", Text: "encrypt until 2026-12-01T00:00:00Z: their certificate is being renewed (root)", Weakens: "the MTA-STS policy, which is in mode enforce"},
 		{Domain: longName, Text: "secure *.mail.example.com until 2027-01-01T00:00:00Z: agreed by phone, ticket 4711 (uid 1000)"},
@@ -146,6 +147,21 @@ func busyOutcomes(i int) Outcomes {
 		return Outcomes{Domain: "only-outcomes.example.com", Encrypted: 1}
 	}
 	return s
+}
+
+func busyReports() []Report {
+	reports := []Report{
+		{Day: "2026-11-23", Domain: "bank.example.com", State: "sending", To: []ReportTo{
+			{RUA: "https://reports.bank.example.com/v1/tls-rpt/a-path-that-somebody-made-very-long-indeed", State: "waiting", Answer: "500 Internal Server Error", Tried: noon.Add(-20 * time.Minute)},
+			{RUA: "mailto:tls-reports@" + longName, State: "accepted", Answer: "250 2.0.0 Ok: queued as 4XyZ", Tried: noon.Add(-21 * time.Minute)},
+		}},
+		{Day: "2026-11-23", Domain: longName, State: "skipped", Why: "the domain wants no reports: no TXT record begins with v=TLSRPTv1;"},
+		{Day: "2026-11-22", Domain: "shop.example.org", State: "failed", Why: "no destination took it; the last was failed: 410 Gone", To: []ReportTo{{RUA: "https://gone.example.org/", State: "failed", Answer: "410 Gone", Tried: noon.Add(-30 * time.Hour)}}},
+	}
+	for i := range 9 {
+		reports = append(reports, Report{Day: "2026-11-22", Domain: fmt.Sprintf("customer-%02d.example.com", i), State: "sent", To: []ReportTo{{RUA: "mailto:r@example.com", State: "accepted", Tried: noon.Add(-30 * time.Hour)}}})
+	}
+	return reports
 }
 
 func busyEvents() []event.Event {

@@ -39,6 +39,7 @@ type Overview struct {
 	Destinations []Destination
 	Outcomes     []Outcomes
 	Events       []event.Event
+	Reports      []Report // TLS reports of the last days
 	Overrides    []Override
 }
 
@@ -47,6 +48,20 @@ type Override struct {
 	Domain  string
 	Text    string // what holds, until when, why and by whom
 	Weakens string // what of the destination's own demands it lifts; empty: nothing
+}
+
+// Report is one TLS report about a domain, and where it went.
+type Report struct {
+	Day, Domain string
+	State       string // waiting, sending, sent, failed, skipped
+	Why         string
+	To          []ReportTo
+}
+
+// ReportTo is a report at one destination.
+type ReportTo struct {
+	RUA, State, Answer string
+	Tried              time.Time
 }
 
 // Check is one of the node's checks of itself.

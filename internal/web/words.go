@@ -314,3 +314,16 @@ func recipientClass(state string) string {
 		return ""
 	}
 }
+
+// reportClass is how a report's state is coloured.
+func reportClass(state string) string {
+	switch state {
+	case "sent":
+		return "good"
+	case "failed":
+		return "bad"
+	case "sending":
+		return "blue"
+	}
+	return ""
+}
