@@ -94,6 +94,9 @@ func (s source) Overview(ctx context.Context) (web.Overview, error) {
 		o.Totals.Refused += d.Refused
 		o.Totals.WouldHold += d.WouldHold
 	}
+	if o.Reports, err = s.reports(ctx); err != nil {
+		return o, err
+	}
 	if o.Events, err = n.events.Recent(ctx, db.DefaultOrg, "", shownEvents); err != nil {
 		return o, err
 	}
