@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/vbauerster/mpb/v8"
@@ -13,43 +15,74 @@ import (
 	"github.com/pawl-mail/pawl/internal/lab"
 )
 
+// labCmd is the lab for pawl's own relay, and its sub-commands for others.
 type labCmd struct {
-	output
+	Relay labRelayCmd `cmd:"" default:"withargs" help:"Run the attacks on pawl's own relay."`
+	Serve labServeCmd `cmd:"" help:"Run them on any other mail server, in a network namespace."`
+}
+
+// labChoice is which cells are run.
+type labChoice struct {
 	Only   []string     `help:"Only these attacks, by number: 1,5,11a." placeholder:"N,…"`
 	Column []lab.Column `help:"Only these columns: none, testing, enforce-first, enforce-cached, dane, requiretls." placeholder:"C,…"`
-	Seed   uint64       `help:"Repeat a run." placeholder:"N"`
 	HTML   string       `help:"Write a page with each cell's transcript, too." type:"path" placeholder:"FILE"`
 }
 
-func (l *labCmd) Help() string {
+type labRelayCmd struct {
+	output
+	labChoice
+	Seed uint64 `help:"Repeat a run." placeholder:"N"`
+}
+
+func (l *labRelayCmd) Help() string {
 	return "Examples:\n  pawl lab\n  pawl lab --only 1,5,11a --column enforce-cached --json\n\nIt needs no network, no privilege and no running server.\n\nExit code 1 if a cell ended otherwise than it must."
 }
 
 // Run runs the lab and prints what became of the mail.
-func (l *labCmd) Run(ctx context.Context) error {
+func (l *labRelayCmd) Run(ctx context.Context, top *cli) error {
 	bar := newProgress()
 	report, err := lab.Run(ctx, lab.Options{Only: l.Only, Columns: l.Column, Seed: l.Seed, Progress: bar.set})
 	bar.done()
 	if err != nil {
 		return err
 	}
+	if err := top.keep(report); err != nil {
+		return err
+	}
+	return l.show(report, l.output)
+}
+
+// keep puts the report where the dashboard of the server here finds it, if there
+// is one.
+func (c *cli) keep(report lab.Report) error {
+	cfg, err := c.settings()
+	if err != nil {
+		return err
+	}
+	err = report.Keep(cfg.Data)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// show prints a report, and writes its page where one is wanted.
+func (l labChoice) show(report lab.Report, out output) error {
 	if l.HTML != "" {
 		if err := writeFile(l.HTML, report.HTML); err != nil {
 			return err
 		}
 	}
-	if l.JSON {
-		err = l.json(report)
+	var err error
+	if out.JSON {
+		err = out.json(report)
 	} else {
 		err = report.Print(os.Stdout)
 	}
-	if err != nil {
-		return err
+	if err == nil && len(report.Wrong()) > 0 {
+		err = errBad
 	}
-	if len(report.Wrong()) > 0 {
-		return errBad
-	}
-	return nil
+	return err
 }
 
 // progress is a bar on a terminal, and nothing in a pipe.

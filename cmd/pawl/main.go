@@ -28,13 +28,16 @@ const (
 // errBad ends a command whose answer, already printed, is a bad one.
 var errBad = errors.New("the answer is a bad one")
 
+// errTold ends a command that failed in a process of its own, which said why.
+var errTold = errors.New("another process said why")
+
 // cli is the command line: a field a command.
 type cli struct {
 	Config string `help:"Configuration file; without one everything runs on loopback, with data in ./pawl-data." placeholder:"FILE" env:"PAWL_CONFIG"`
 
 	Serve     serveCmd     `cmd:"" help:"Run the server: TLS policy map for Postfix, relay, dashboard."`
 	Demo      demoCmd      `cmd:"" help:"Run the same server inside the lab's small Internet, with mail flowing and an attack to switch on."`
-	Lab       labCmd       `cmd:"" help:"Run the downgrade attacks against pawl's relay and print what became of the mail."`
+	Lab       labCmd       `cmd:"" help:"Run the downgrade attacks, on pawl's relay or any other mail server, and print what became of the mail."`
 	Policy    policyCmd    `cmd:"" help:"Which policy holds for mail to a domain, from where, until when, and what Postfix is told."`
 	Explain   explainCmd   `cmd:"" help:"How mail to a domain goes, or why a message waits, step by step."`
 	Queue     queueCmd     `cmd:"" help:"Look at mail that waits, and decide about it by hand."`
@@ -58,6 +61,7 @@ func run(args []string) int {
 	parser, err := kong.New(&c,
 		kong.Name("pawl"),
 		kong.Description("pawl keeps mail from being downgraded: MTA-STS, DANE and REQUIRETLS, enforced for Postfix and by its own relay.\n\nStart with `pawl demo`, then `pawl serve`."),
+		kong.Vars{"senders": senderNames(), "recipes": recipeNames()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
 	if err != nil {
@@ -82,6 +86,9 @@ func run(args []string) int {
 func fail(err error) int {
 	if errors.Is(err, errBad) {
 		return exitBad
+	}
+	if errors.Is(err, errTold) {
+		return exitError
 	}
 	fmt.Fprintln(os.Stderr, "pawl: "+err.Error())
 	var e *control.Error

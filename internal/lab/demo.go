@@ -115,7 +115,7 @@ func NewDemo(ctx context.Context, o DemoOptions) (*Demo, error) {
 	if d.net, err = testnet.New(testnet.Options{Clock: testnet.NewRealClock(), Delivered: d.received}); err != nil {
 		return nil, fmt.Errorf("making a small Internet: %w", err)
 	}
-	d.net.Domain(senderZone, testnet.DomainOptions{})
+	d.net.Domain(SenderZone, testnet.DomainOptions{})
 	for _, x := range d.domains {
 		x.domain = d.net.Domain(x.name, x.options)
 	}

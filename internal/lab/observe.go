@@ -65,23 +65,15 @@ func (t *trial) evidence(state Outcome) {
 	var says string
 	switch state {
 	case Leaked:
-		for _, d := range t.arrivals() {
-			if says = t.leaked(d); says != "" {
-				break
-			}
-		}
+		says = t.Leak()
 	case Delivered:
-		for _, d := range t.arrivals() {
-			if d.Accepted {
-				says = took(d)
-			}
-		}
+		says = t.Took()
 	case Held, Bounced:
 		tries := t.w.tries.at(t.letter.to)
 		last := tries[len(tries)-1].Result
 		says = "it waits: " + last.Why
 		if state == Bounced {
-			t.cell.Status = status(t.bounces())
+			t.cell.Status = Status(t.Bounces())
 			says = "it went back to its sender with " + t.cell.Status + ": " + last.Why
 		}
 	default:
@@ -93,8 +85,8 @@ func (t *trial) evidence(state Outcome) {
 	t.cell.Evidence = strings.Join(t.cell.evidence, "; then ")
 }
 
-// status is the enhanced status code of a delivery status notification.
-func status(bounces []testnet.Delivery) string {
+// Status is the enhanced status code of a delivery status notification.
+func Status(bounces []testnet.Delivery) string {
 	code := regexp.MustCompile(`(?m)^Status: (\d\.\d+\.\d+)`)
 	for _, d := range bounces {
 		if m := code.FindSubmatch(d.Data); m != nil {
@@ -142,7 +134,7 @@ func (t *trial) note(ctx context.Context) error {
 
 // noteEvents takes down what the operator was told of the domain so far.
 func (t *trial) noteEvents(ctx context.Context) error {
-	events, err := t.w.node.Events().Recent(ctx, db.DefaultOrg, t.domain.Name, maxEvents)
+	events, err := t.w.node.Events().Recent(ctx, db.DefaultOrg, t.Domain.Name, maxEvents)
 	if err != nil {
 		return err
 	}
@@ -156,7 +148,7 @@ func (t *trial) noteEvents(ctx context.Context) error {
 
 // untold are the events that the operator is yet to be told of.
 func (t *trial) untold() []event.Kind {
-	return slices.DeleteFunc(slices.Clone(t.want.Events), func(kind event.Kind) bool {
+	return slices.DeleteFunc(slices.Clone(t.Want.Events), func(kind event.Kind) bool {
 		return slices.ContainsFunc(t.cell.Events, func(s Said) bool { return s.Kind == kind })
 	})
 }
@@ -183,42 +175,12 @@ func (t *trial) story() {
 			t.cell.Decision = append(t.cell.Decision, Decision{Cell: last.Destination.STS.Cell, Why: last.Why})
 		}
 	}
-	t.transcript()
-}
-
-// maxExchanges caps the sessions in a cell's transcript.
-const maxExchanges = 12
-
-// transcript takes the sessions with the domain's hosts and its policy host, and
-// those in which somebody else got the message.
-func (t *trial) transcript() {
-	names := []string{"mta-sts." + t.domain.Name}
-	for _, h := range t.domain.Hosts() {
-		names = append(names, h.Name)
-	}
-	arrived := t.arrivals()
-	for _, s := range t.w.net.Sessions() {
-		ours := slices.Contains(names, s.Host) && s.Number > t.before
-		if !ours && !slices.ContainsFunc(arrived, func(d testnet.Delivery) bool { return d.Session == s }) {
-			continue
-		}
-		if len(t.cell.Transcript) == maxExchanges {
-			return
-		}
-		x := Exchange{Host: s.Host, Addr: s.Addr.String(), Lines: []Line{}}
-		for _, v := range s.Via() {
-			x.Via = append(x.Via, string(v))
-		}
-		for _, l := range s.Lines() {
-			x.Lines = append(x.Lines, Line{l.From, l.To, l.TLS, l.Text})
-		}
-		t.cell.Transcript = append(t.cell.Transcript, x)
-	}
+	t.cell.Transcript = t.Exchanges()
 }
 
 // judge holds what was seen against what must be.
 func (t *trial) judge(table *Table) {
-	c, want := &t.cell, t.want
+	c, want := &t.cell, t.Want
 	wrong := func(format string, args ...any) { c.Wrong = append(c.Wrong, fmt.Sprintf(format, args...)) }
 	if c.Observed != want.Expect {
 		wrong("expected %s, and it was %s", want.Expect, c.Observed)
@@ -244,17 +206,14 @@ func (t *trial) judge(table *Table) {
 	if tries := t.w.tries.at(t.letter.to); want.AskedAgain && (len(tries) == 0 || tries[len(tries)-1].Asked == 0) {
 		wrong("expected DNS to be asked afresh before it bounced")
 	}
-	if t.releases() && c.Released != Delivered {
+	if t.Releases() && c.Released != Delivered {
 		wrong("expected it to leave safely once the attack was over, and it was %s", orNothing(c.Released))
 	}
 	if c.Observed == Leaked || c.Became == Leaked {
-		c.Closes = table.closes(t.column, want)
+		c.Closes = table.Closes("", t.Column, want)
 	}
 	c.OK = len(c.Wrong) == 0
 }
-
-// releases reports whether the message is to leave once the attack is over.
-func (t *trial) releases() bool { return t.want.Expect == Held && t.want.Then == "" }
 
 // lasted is how long the message was in its first state.
 func (t *trial) lasted() time.Duration {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 )
 
 //go:embed page.html
@@ -29,7 +28,7 @@ func (r Report) HTML(w io.Writer) error {
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"mark": mark, "title": Column.title, "draw": draw, "last": Cell.last, "became": Cell.became, "expected": Cell.expected,
 		"anchor": anchor, "words": func(c Cell) string { return words(c.Results) },
-		"round": func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) },
+		"label": Omission.label, "effort": Report.effort,
 	}).Parse(pageText)
 	if err != nil {
 		return fmt.Errorf("the lab's page: %w", err)
@@ -40,8 +39,7 @@ func (r Report) HTML(w io.Writer) error {
 		Lines   []pageLine
 		Ran     []Cell
 		Wrong   int
-		Made    time.Time
-	}{r, r.columns(), r.pageLines(), r.ran(), len(r.Wrong()), time.Now().UTC()})
+	}{r, r.columns(), r.pageLines(), r.ran(), len(r.Wrong())})
 }
 
 // ran are the cells that were run.

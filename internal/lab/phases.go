@@ -35,12 +35,12 @@ func (w *world) prime(ctx context.Context, trials []*trial) error {
 	var letters []letter
 	var attacked []*trial
 	for _, t := range trials {
-		if !t.cached() {
+		if !t.Cached() {
 			continue
 		}
 		letters = append(letters, t.prime())
-		if t.want.Prime == "attacked" {
-			t.domain.On(t.variant.Stage...)
+		if t.PrimedUnderAttack() {
+			t.Domain.On(t.Variant.Stage...)
 			attacked = append(attacked, t)
 		}
 	}
@@ -64,7 +64,7 @@ func (w *world) prime(ctx context.Context, trials []*trial) error {
 		}
 	}
 	for _, t := range attacked {
-		t.domain.Off()
+		t.Domain.Off()
 	}
 	w.clock.Advance(settle)
 	return nil
@@ -78,8 +78,8 @@ func (w *world) attack(ctx context.Context, trials []*trial) error {
 		last = s[len(s)-1].Number
 	}
 	for _, t := range trials {
-		t.before = last
-		if err := t.begin(); err != nil {
+		t.Mark(last)
+		if err := t.Begin(); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (w *world) attack(ctx context.Context, trials []*trial) error {
 	var settled []*trial
 	for _, t := range trials {
 		t.observe()
-		if t.want.Then == "" {
+		if t.Want.Then == "" {
 			settled = append(settled, t)
 		}
 	}
@@ -120,7 +120,7 @@ func (w *world) tell(ctx context.Context, trials []*trial) error {
 			if err := t.noteEvents(ctx); err != nil {
 				return err
 			}
-			untold = untold || t.releases() && t.waiting() && len(t.untold()) > 0
+			untold = untold || t.Releases() && t.waiting() && len(t.untold()) > 0
 		}
 		if !untold {
 			return nil
@@ -136,7 +136,7 @@ func (w *world) tell(ctx context.Context, trials []*trial) error {
 // an honest message through, whose commit comes after.
 func (w *world) commit(ctx context.Context) error {
 	w.commits++
-	l := letter{from: "commit@" + senderZone, to: fmt.Sprintf("commit%d@%s", w.commits, senderZone)}
+	l := letter{from: "commit@" + SenderZone, to: fmt.Sprintf("commit%d@%s", w.commits, SenderZone)}
 	if err := w.send(ctx, l); err != nil {
 		return err
 	}
@@ -147,9 +147,9 @@ func (w *world) commit(ctx context.Context) error {
 func (w *world) release(ctx context.Context, trials []*trial) error {
 	var held []*trial
 	for _, t := range trials {
-		if t.releases() && t.cell.Observed == Held {
+		if t.Releases() && t.cell.Observed == Held {
 			held = append(held, t)
-			if err := t.end(); err != nil {
+			if err := t.End(); err != nil {
 				return err
 			}
 		}
@@ -168,7 +168,7 @@ func (w *world) release(ctx context.Context, trials []*trial) error {
 func (w *world) pass(ctx context.Context, trials []*trial) error {
 	var awaited []*trial
 	for _, t := range trials {
-		if t.want.Then != "" {
+		if t.Want.Then != "" {
 			awaited = append(awaited, t)
 		}
 	}

@@ -34,8 +34,11 @@ func newStyles() styles {
 func (r Report) Print(w io.Writer) error {
 	s := newStyles()
 	var b strings.Builder
+	if r.Sender != PawlsRelay {
+		b.WriteString(s.bold.Render(r.Sender) + "\n\n")
+	}
 	b.WriteString(r.table(s) + "\n\n")
-	b.WriteString(s.faint.Render("✓ delivered safely   ▪ held in the queue   ↩ bounced   ⊘ refused by us   ✗ leaked   → in the end   – not affected") + "\n")
+	b.WriteString(s.faint.Render("✓ delivered safely   ▪ held in the queue   ↩ bounced   ⊘ refused   ✗ leaked   → in the end   – not affected") + "\n")
 	r.printWrong(&b, s)
 	r.printLimits(&b, s)
 	r.printNotRun(&b, s)
@@ -125,7 +128,9 @@ func (r Report) lines() []line {
 		}
 	}
 	for _, o := range r.NotRun {
-		find(o.Attack, o.Variant, o.Name).notRun = true
+		if o.Column == "" {
+			find(o.Attack, o.Variant, o.Name).notRun = true
+		}
 	}
 	slices.SortStableFunc(lines, func(a, b line) int { return r.order(a.number) - r.order(b.number) })
 	return lines
@@ -256,8 +261,17 @@ func (r Report) printNotRun(b *strings.Builder, s styles) {
 		if i == 0 {
 			fmt.Fprintf(b, "\n%s\n", s.bold.Render("Not run"))
 		}
-		fmt.Fprintf(b, "  %-4s %s\n       %s\n", o.Attack, strings.TrimSuffix(o.Name+", "+o.Variant, ", "), s.faint.Render(o.Reason))
+		fmt.Fprintf(b, "  %-4s %s\n       %s\n", o.Attack, o.label(), s.faint.Render(o.Reason))
 	}
+}
+
+// label names what was not run.
+func (o Omission) label() string {
+	label := strings.TrimSuffix(o.Name+", "+o.Variant, ", ")
+	if o.Column != "" {
+		label += " · " + o.Column.title()
+	}
+	return label
 }
 
 func (r Report) summary(s styles) string {
@@ -267,9 +281,18 @@ func (r Report) summary(s styles) string {
 			run++
 		}
 	}
-	took := s.faint.Render(fmt.Sprintf("%s, seed %d", r.Took.Round(10*time.Millisecond), r.Seed))
+	took := s.faint.Render(r.effort())
 	if wrong := len(r.Wrong()); wrong > 0 {
 		return s.bad.Render(fmt.Sprintf("%d of %d cells ended otherwise than they must", wrong, run)) + "  " + took
 	}
 	return s.good.Render(fmt.Sprintf("%d cells, all as expected", run)) + "  " + took
+}
+
+// effort is how long the run took and, where it can be repeated, its seed.
+func (r Report) effort() string {
+	took := r.Took.Round(10 * time.Millisecond).String()
+	if r.Seed == 0 {
+		return took
+	}
+	return fmt.Sprintf("%s, seed %d", took, r.Seed)
 }

@@ -37,6 +37,8 @@ type Options struct {
 
 // Report is what a run came to.
 type Report struct {
+	Sender string        `json:"sender"` // whose mail it was
+	At     time.Time     `json:"at"`
 	Seed   uint64        `json:"seed"`
 	Took   time.Duration `json:"took"`
 	Cells  []Cell        `json:"cells"`
@@ -45,10 +47,19 @@ type Report struct {
 	numbers []string // of all rows, in the table's order
 }
 
+// PawlsRelay is the sender of [Run].
+const PawlsRelay = "pawl's relay"
+
+// NewReport is a report on a run of a table that began at a time.
+func NewReport(t *Table, sender string, began time.Time, cells []Cell, notRun []Omission) Report {
+	return Report{Sender: sender, At: began.UTC(), Took: time.Since(began), Cells: cells, NotRun: notRun, numbers: t.numbers()}
+}
+
 // Omission is something in the table that is not run yet, and why.
 type Omission struct {
 	Attack  string `json:"attack"`
 	Variant string `json:"variant,omitempty"`
+	Column  Column `json:"column,omitempty"` // one column only
 	Name    string `json:"name"`
 	Reason  string `json:"reason"`
 }
@@ -66,43 +77,44 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	rows, err := table.choose(o.Only)
+	rows, columns, err := table.Choose(o.Only, o.Columns)
 	if err != nil {
 		return Report{}, err
 	}
-	for _, c := range o.Columns {
-		if !slices.Contains(Columns(), c) {
-			return Report{}, &control.Error{Text: "there is no column " + string(c), Do: "The columns are " + words(Columns()) + "."}
-		}
-	}
+	o.Columns = columns
 	for o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	if len(o.Columns) == 0 {
-		o.Columns = Columns()
-	}
 	r := &runner{Options: o, table: table, all: table.count(rows, o.Columns)}
 	cells, err := r.rows(ctx, rows)
-	report := Report{Seed: o.Seed, Took: time.Since(began), Cells: cells, NotRun: omissions(rows), numbers: table.numbers()}
+	report := NewReport(table, PawlsRelay, began, cells, omissions(rows))
+	report.Seed = o.Seed
 	return report, err
 }
 
-// choose returns the rows of the numbers, in the table's order.
-func (t *Table) choose(only []string) ([]Attack, error) {
-	if len(only) == 0 {
-		return t.Attacks, nil
+// Choose returns the rows of the numbers, in the table's order, and the columns;
+// without any, all.
+func (t *Table) Choose(only []string, columns []Column) ([]Attack, []Column, error) {
+	for _, c := range columns {
+		if !slices.Contains(Columns(), c) {
+			return nil, nil, &control.Error{Text: "there is no column " + string(c), Do: "The columns are " + words(Columns()) + "."}
+		}
 	}
 	for _, number := range only {
 		if _, ok := t.Named(number); !ok {
-			return nil, &control.Error{Text: "there is no attack " + number, Do: "The rows are " + strings.Join(t.numbers(), ", ") + "."}
+			return nil, nil, &control.Error{Text: "there is no attack " + number, Do: "The rows are " + strings.Join(t.numbers(), ", ") + "."}
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(t.Attacks), func(a Attack) bool {
-		return !slices.ContainsFunc(only, func(n string) bool { return strings.EqualFold(n, a.Attack) })
-	}), nil
+	if len(columns) == 0 {
+		columns = Columns()
+	}
+	rows := slices.DeleteFunc(slices.Clone(t.Attacks), func(a Attack) bool {
+		return len(only) > 0 && !slices.ContainsFunc(only, func(n string) bool { return strings.EqualFold(n, a.Attack) })
+	})
+	return rows, columns, nil
 }
 
 func (t *Table) numbers() []string {
@@ -118,7 +130,7 @@ func omissions(rows []Attack) []Omission {
 	for _, a := range rows {
 		for _, v := range a.Variants {
 			if v.Reason != "" {
-				list = append(list, Omission{a.Attack, v.Variant, a.Name, v.Reason})
+				list = append(list, Omission{Attack: a.Attack, Variant: v.Variant, Name: a.Name, Reason: v.Reason})
 			}
 		}
 	}
@@ -287,7 +299,7 @@ func (r *runner) group(ctx context.Context, a Attack, variants []int, fetch time
 	}
 	for _, t := range trials {
 		t.judge(r.table)
-		i := slices.IndexFunc(a.Variants, func(v Variant) bool { return v.Variant == t.variant.Variant })
+		i := slices.IndexFunc(a.Variants, func(v Variant) bool { return v.Variant == t.Variant.Variant })
 		of[i] = append(of[i], t.cell)
 	}
 	return nil

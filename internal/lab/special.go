@@ -48,7 +48,7 @@ func (w *world) special(ctx context.Context, a Attack, v Variant, c Column) (Cel
 
 const (
 	evil       = "evil@attacker.test"
-	injectedTo = "victim@" + senderZone
+	injectedTo = "victim@" + SenderZone
 )
 
 // recorder takes mail as our server hands it on, and remembers who sent any.
@@ -212,7 +212,7 @@ func (w *world) smuggleIn(ctx context.Context, cell *Cell) error {
 		}
 	}
 	// Mail that was smuggled in would go before this.
-	last := letter{from: "after@" + senderZone, to: "after@" + to}
+	last := letter{from: "after@" + SenderZone, to: "after@" + to}
 	if err := w.send(ctx, last); err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func (w *world) smuggleOne(ctx context.Context, x *Exchange, end, to string, i i
 		return false, err
 	}
 	defer c.Close()
-	for _, line := range []string{"EHLO lab.test", fmt.Sprintf("MAIL FROM:<smuggler%d@%s>", i, senderZone), "RCPT TO:<x@" + to + ">", "DATA"} {
+	for _, line := range []string{"EHLO lab.test", fmt.Sprintf("MAIL FROM:<smuggler%d@%s>", i, SenderZone), "RCPT TO:<x@" + to + ">", "DATA"} {
 		if reply, err := x.say(c, "client", line); err != nil || reply[0] > '3' {
 			return false, fmt.Errorf("the relay answered %s with %q: %w", line, reply, err)
 		}
@@ -262,7 +262,7 @@ func (w *world) smuggleOut(ctx context.Context, cell *Cell) error {
 	domain := w.net.Domain("smuggling-out.test", testnet.DomainOptions{})
 	var letters []letter
 	for i, end := range falseEnds() {
-		l := letter{from: fmt.Sprintf("smuggler%d@%s", i, senderZone), to: fmt.Sprintf("x%d@%s", i, domain.Name)}
+		l := letter{from: fmt.Sprintf("smuggler%d@%s", i, SenderZone), to: fmt.Sprintf("x%d@%s", i, domain.Name)}
 		letters = append(letters, l)
 		if err := w.enqueueBody(ctx, l, smuggled(end, l.to)); err != nil {
 			return err
@@ -280,11 +280,7 @@ func (w *world) smuggleOut(ctx context.Context, cell *Cell) error {
 		}
 	}
 	for _, s := range w.net.SessionsOf(domain.MX().Name) {
-		x := Exchange{Host: s.Host, Addr: s.Addr.String()}
-		for _, l := range s.Lines() {
-			x.Lines = append(x.Lines, Line{l.From, l.To, l.TLS, l.Text})
-		}
-		cell.Transcript = append(cell.Transcript, x)
+		cell.Transcript = append(cell.Transcript, exchange(s))
 		if notes := s.Notes(); len(notes) > 0 {
 			cell.Observed, cell.Evidence = Leaked, words(notes)
 		}

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -51,17 +52,24 @@ const (
 	NotRun      Outcome = "not run"   // observed only: the data says why
 )
 
+// TLSOptional in [Variant].Message: it has TLS-Required: No, and may.
+const TLSOptional = "tls-optional"
+
 // Table is the data file.
 type Table struct {
-	Closes  map[Column]string `yaml:"closes"`
+	Limits  map[Column]string `yaml:"closes"` // what closes a leak, where a cell does not say it
 	Senders map[string]MTA    `yaml:"senders"`
 	Attacks []Attack          `yaml:"attacks"`
 }
 
 // MTA is another mail server, of whose design some cells are another's.
 type MTA struct {
-	Says    string   `yaml:"says"`
-	Without []Column `yaml:"without"` // columns that it has no means for
+	Says    string            `yaml:"says"`
+	Like    string            `yaml:"like"`    // the MTA whose cells count where it has none of its own
+	As      map[Column]Column `yaml:"as"`      // a column in which it acts as in another
+	Because string            `yaml:"because"` // the reason of As and Without, a sentence
+	Closes  string            `yaml:"closes"`  // what would keep mail safe in the columns of As
+	Without []Column          `yaml:"without"` // columns that it has no means for, and says so in its EHLO
 }
 
 // Attack is one row.
@@ -81,7 +89,7 @@ type Variant struct {
 	Operator string              `yaml:"operator"` // what the domain's owner does once the attack is on
 	Remedy   string              `yaml:"remedy"`   // what ends it, in place of the attack's end
 	To       string              `yaml:"to"`       // "subdomain": of the domain that has the policy
-	Message  string              `yaml:"message"`  // "tls-optional": it has TLS-Required: No, and may
+	Message  string              `yaml:"message"`  // [TLSOptional]
 	DANE     string              `yaml:"dane"`     // "ta": 2 1 1 in place of 3 1 1
 	Patterns []string            `yaml:"patterns"` // of the policy; {domain} is the domain's name
 	MaxAge   Duration            `yaml:"max_age"`
@@ -163,7 +171,7 @@ func parseTable(text []byte) (*Table, error) {
 
 // check finds what could not be run, or would be run as something else.
 func (t *Table) check() error {
-	var errs []error
+	errs := t.checkSenders()
 	known := testnet.Attacks()
 	for _, a := range t.Attacks {
 		for _, v := range a.Variants {
@@ -198,6 +206,21 @@ func (t *Table) check() error {
 	return errors.Join(errs...)
 }
 
+func (t *Table) checkSenders() []error {
+	var errs []error
+	for name, mta := range t.Senders {
+		if _, ok := t.Senders[mta.Like]; mta.Like != "" && !ok {
+			errs = append(errs, fmt.Errorf("%s: there is no sender %q to be like", name, mta.Like))
+		}
+		for from, to := range mta.As {
+			if !slices.Contains(Columns(), from) || !slices.Contains(Columns(), to) {
+				errs = append(errs, fmt.Errorf("%s: there is no column %q or %q", name, from, to))
+			}
+		}
+	}
+	return errs
+}
+
 func (w Want) check(c Column) error {
 	outcomes := []Outcome{Delivered, Leaked, Held, Bounced, Refused, NotAffected}
 	switch {
@@ -220,12 +243,22 @@ func (v Variant) Want(c Column) Want {
 	return Want{Expect: NotAffected}
 }
 
-// WantOf is Want for another MTA: its own cell where it has one.
-func (v Variant) WantOf(mta string, c Column) Want {
-	if w, ok := v.Senders[mta][c]; ok {
-		return w
+// WantOf is [Variant.Want] for another MTA, by its key in Senders: its own cell
+// where it has one, or that of the MTA it is like; else the one of the column in
+// which it acts the same; else what every sender should do.
+func (t *Table) WantOf(v Variant, mta string, c Column) Want {
+	as, ok := t.Senders[mta].As[c]
+	if !ok {
+		as = c
 	}
-	return v.Want(c)
+	for name, hops := mta, 0; name != "" && hops <= len(t.Senders); name, hops = t.Senders[name].Like, hops+1 {
+		for _, column := range []Column{c, as} {
+			if w, ok := v.Senders[name][column]; ok {
+				return w
+			}
+		}
+	}
+	return v.Want(as)
 }
 
 // Named returns the row of a number, in any case, and whether there is one.
@@ -238,10 +271,19 @@ func (t *Table) Named(number string) (Attack, bool) {
 	return Attack{}, false
 }
 
-// closes says what would have kept the mail of a cell safe.
-func (t *Table) closes(c Column, w Want) string {
-	if w.Closes != "" {
+// Closes says what would have kept the mail of a cell safe, for a sender by its
+// key in Senders or, with an empty one, for pawl's relay.
+func (t *Table) Closes(mta string, c Column, w Want) string {
+	as, other := t.Senders[mta].As[c]
+	switch {
+	case other && as != c:
+		return t.Senders[mta].Closes
+	case w.Closes != "":
 		return w.Closes
+	default:
+		return t.Limits[c]
 	}
-	return t.Closes[c]
 }
+
+// SenderNames are the keys of Senders in order.
+func (t *Table) SenderNames() []string { return slices.Sorted(maps.Keys(t.Senders)) }

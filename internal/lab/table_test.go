@@ -18,7 +18,7 @@ func TestTheTableCanBeRead(t *testing.T) {
 	if w := table.Attacks[0].Variants[0].Want(Testing); w.Expect != Leaked || len(w.Results) != 1 {
 		t.Errorf("1, testing: %+v", w)
 	}
-	if w := table.Attacks[0].Variants[0].WantOf("postfix", Testing); w.Expect != Leaked || len(w.Results) != 0 {
+	if w := table.WantOf(table.Attacks[0].Variants[0], "postfix", Testing); w.Expect != Leaked || len(w.Results) != 0 {
 		t.Errorf("1, testing, Postfix: %+v", w)
 	}
 	for _, a := range table.Attacks {

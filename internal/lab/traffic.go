@@ -11,7 +11,7 @@ import (
 )
 
 // demoSender is who writes the demo's mail.
-const demoSender = "newsletter@" + senderZone
+const demoSender = "newsletter@" + SenderZone
 
 // traffic sends a message at a time, to one destination after the other.
 func (d *Demo) traffic(ctx context.Context) {
@@ -102,7 +102,7 @@ func (d *Demo) send(ctx context.Context, domain string, n int) error {
 	}
 	to := "user@" + domain
 	text := fmt.Sprintf("From: <%s>\r\nTo: <%s>\r\nSubject: %s\r\nDate: %s\r\nMessage-ID: <%d.%d@%s>\r\n\r\nFrom the demo.\r\n",
-		demoSender, to, subjects[n%len(subjects)], time.Now().UTC().Format(time.RFC1123Z), time.Now().UnixNano(), n, senderZone)
+		demoSender, to, subjects[n%len(subjects)], time.Now().UTC().Format(time.RFC1123Z), time.Now().UnixNano(), n, SenderZone)
 	reply, err := c.Send(demoSender, to, text)
 	if err != nil || reply[0] != '2' {
 		return fmt.Errorf("the relay answered %q: %w", reply, err)

@@ -6,20 +6,26 @@ import (
 )
 
 // Where on the small Internet things stand. All of it is documentation space
-// (RFC 5737, RFC 3849): honest hosts get 192.0.2.0/24 and 198.51.100.0/24, in
-// this order, and 2001:db8:1::/48; the sender and the attacker 203.0.113.0/24.
+// (RFC 5737, RFC 3849) and, when that is used up, the space for measurements
+// ([Benchmarking]): honest hosts get 192.0.2.0/24, 198.51.100.0/24 and
+// 198.18.0.0/15, in this order, and 2001:db8:1::/48; the sender and the attacker
+// 203.0.113.0/24.
 var (
 	// SenderAddr is the address from which [Net.Dial] dials.
 	SenderAddr = netip.MustParseAddr("203.0.113.1")
 	// NobodyAddr is an address that nobody has: connections are refused.
 	NobodyAddr = netip.MustParseAddr("203.0.113.13")
 
-	honest4 = [...]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")}
+	honest4 = [...]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), Benchmarking()}
 	honest6 = netip.MustParseAddr("2001:db8:1::")
 	// hostile is where the attacker's own hosts are.
 	hostileMX  = netip.MustParseAddr("203.0.113.66")
 	hostileWeb = netip.MustParseAddr("203.0.113.67")
 )
+
+// Benchmarking is the address block for measurements (RFC 2544 appendix C.2.2),
+// which no host of the Internet has.
+func Benchmarking() netip.Prefix { return netip.MustParsePrefix("198.18.0.0/15") }
 
 // allocator hands out addresses, each once.
 type allocator struct {

@@ -76,7 +76,7 @@ func pointAt(resolver netip.Addr) error {
 		return fmt.Errorf("write a resolv.conf: %w", err)
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // the mount keeps it
-	_, err = fmt.Fprintf(f, "nameserver %s\noptions timeout:2 attempts:2\n", resolver)
+	_, err = fmt.Fprintf(f, "nameserver %s\noptions timeout:2 attempts:2 trust-ad\n", resolver)
 	err = errors.Join(err, f.Chmod(0o644), f.Close())
 	if err != nil {
 		return fmt.Errorf("write a resolv.conf: %w", err)

@@ -1,0 +1,268 @@
+// Package recipes sets mail servers up for the lab, each as its own documentation
+// says, in a folder of its own: the machine's own server is not touched. A recipe
+// is a shell script (postfix.sh), which is meant to be read, and this package
+// runs it in the namespace of the small Internet, with pawl's TLS policy map
+// beside it where the recipe asks for that.
+//
+// A script is told by its environment: DIR, an empty folder; CA, the CA file;
+// LISTEN, the port on 127.0.0.1 to take mail at; MAIN, lines for main.cf. It ends
+// by becoming the server, which runs until it is sent SIGTERM.
+package recipes
+
+import (
+	"context"
+	"crypto/x509"
+	"embed"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pawl-mail/pawl/internal/config"
+	"github.com/pawl-mail/pawl/internal/control"
+	"github.com/pawl-mail/pawl/internal/lab/mta"
+	"github.com/pawl-mail/pawl/internal/node"
+	"github.com/pawl-mail/pawl/internal/postfix"
+	"github.com/pawl-mail/pawl/internal/testnet"
+)
+
+//go:embed *.sh
+var scripts embed.FS
+
+const (
+	listenPort = 2526
+	mapAddr    = "127.0.0.1:8461"
+	startTime  = 60 * time.Second
+	stopTime   = 10 * time.Second
+)
+
+// Recipe is one mail server, set up in one way.
+type Recipe struct {
+	Name    string
+	Says    string // what it is, for people
+	As      string // its key among the senders of the attack table
+	Needs   string // a file without which it is not installed
+	Package string // Debian's, that has the file
+	script  string
+	pawl    bool // pawl's TLS policy map runs beside it
+}
+
+// All returns every recipe.
+func All() []Recipe {
+	const binary, pkg = "/usr/sbin/postfix", "postfix"
+	return []Recipe{
+		{Name: "pawl", Says: "pawl's relay"},
+		{Name: "postfix", Says: "Postfix alone, with DANE", As: "postfix-alone", Needs: binary, Package: pkg, script: "postfix.sh"},
+		{Name: "postfix-pawl", Says: "Postfix with pawl's TLS policy map", As: "postfix-pawl", Needs: binary, Package: pkg, script: "postfix.sh", pawl: true},
+	}
+}
+
+// Named returns the recipe of a name.
+func Named(name string) (Recipe, error) {
+	all := All()
+	if i := slices.IndexFunc(all, func(r Recipe) bool { return r.Name == name }); i >= 0 {
+		return all[i], nil
+	}
+	return Recipe{}, &control.Error{Text: "there is no recipe " + name, Do: "There are " + strings.Join(Names(), ", ") + "."}
+}
+
+// Names are the names of all recipes.
+func Names() []string {
+	var names []string
+	for _, r := range All() {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// Installed says what is missing, or nil.
+func (r Recipe) Installed() error {
+	if r.Needs == "" {
+		return nil
+	}
+	if _, err := os.Stat(r.Needs); err != nil {
+		return &control.Error{Text: fmt.Sprintf("%s is not installed: %v", r.Says, err), Do: "On Debian: apt-get install " + r.Package}
+	}
+	return nil
+}
+
+// Site is where a server is to run.
+type Site struct {
+	CAFile string
+	Roots  *x509.CertPool // the same, for pawl's own part
+	Log    io.Writer      // nil: a file in the server's folder, shown if it does not start
+}
+
+// Running is a server that was started.
+type Running struct {
+	Addr string // where it takes mail
+	stop []func()
+}
+
+// Stop ends the server and what runs beside it, and waits for it.
+func (r *Running) Stop() {
+	for _, stop := range slices.Backward(r.stop) {
+		stop()
+	}
+}
+
+// Start starts the server in the namespace that this process is in, and returns
+// when it takes mail.
+func (r Recipe) Start(ctx context.Context, site Site) (_ *Running, err error) {
+	if err := r.Installed(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "pawl-recipe-*")
+	if err != nil {
+		return nil, err
+	}
+	x := &Running{Addr: "127.0.0.1:" + strconv.Itoa(listenPort), stop: []func(){func() { _ = os.RemoveAll(dir) }}}
+	defer func() {
+		if err != nil {
+			x.Stop()
+		}
+	}()
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the server's other users have to get in
+		return nil, err
+	}
+	if r.script == "" {
+		return x, x.relay(ctx, dir, site)
+	}
+	env := append(os.Environ(), "DIR="+dir, "CA="+site.CAFile, "LISTEN="+strconv.Itoa(listenPort), "SSL_CERT_FILE="+site.CAFile)
+	if r.pawl {
+		lines, err := x.policyMap(ctx, dir, site)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, "MAIN="+lines)
+	}
+	return x, x.run(ctx, r, dir, env, site.Log)
+}
+
+// run starts the script.
+func (x *Running) run(ctx context.Context, r Recipe, dir string, env []string, log io.Writer) error {
+	script, err := scripts.ReadFile(r.script)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, r.script)
+	if err := os.WriteFile(file, script, 0o600); err != nil {
+		return err
+	}
+	kept := &tail{}
+	if log == nil {
+		log = kept
+	}
+	cmd := exec.Command("/bin/sh", file) //nolint:noctx // ended by Stop, not killed
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = env, dir, log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+	x.stop = append(x.stop, func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(stopTime):
+			_ = cmd.Process.Kill()
+		}
+	})
+	waiting, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	go func() {
+		select {
+		case <-ended:
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	if err := mta.Ready(waiting, x.Addr, startTime); err != nil {
+		return fmt.Errorf("%s does not start: %w\n%s", r.Says, err, kept)
+	}
+	return nil
+}
+
+// policyMap starts pawl's TLS policy map and returns what main.cf needs for it.
+func (x *Running) policyMap(ctx context.Context, dir string, site Site) (string, error) {
+	out, err := exec.CommandContext(ctx, "postconf", "-d", "-h", "mail_version").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking Postfix for its version: %w", err)
+	}
+	version, err := postfix.ParseVersion(strings.TrimSpace(string(out)))
+	if err != nil {
+		return "", err
+	}
+	c := pawlConfig(dir)
+	c.Postfix.Listen, c.Relay.Listen = mapAddr, nil
+	if err := x.pawl(ctx, c, site); err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, s := range postfix.MainCF(version, mapAddr) {
+		lines = append(lines, s.Key+" = "+s.Value)
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// relay starts pawl's relay.
+func (x *Running) relay(ctx context.Context, dir string, site Site) error {
+	c := pawlConfig(dir)
+	c.Postfix.Listen, c.Relay.Listen = config.Off, []string{x.Addr}
+	c.Relay.RetryFirst, c.Relay.RetryMax = config.Duration(relayRetry), config.Duration(relayRetry)
+	return x.pawl(ctx, c, site)
+}
+
+// relayRetry is as quick as the other servers' retries.
+const relayRetry = 3 * time.Second
+
+func pawlConfig(dir string) config.Config {
+	c := config.Default()
+	c.Hostname, c.Data = "mail.sender.test", filepath.Join(dir, "pawl")
+	c.DNS.Upstreams, c.DNS.Signed, c.DNS.Bogus = []string{mta.Resolver + ":53"}, testnet.SignedName, testnet.BogusName
+	c.Web.Listen = config.Off
+	return c
+}
+
+func (x *Running) pawl(ctx context.Context, c config.Config, site Site) error {
+	n, err := node.New(ctx, c, node.Wiring{Roots: site.Roots, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return fmt.Errorf("starting pawl: %w", err)
+	}
+	running, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = n.Run(running) // what it could not do shows in the table
+	}()
+	x.stop = append(x.stop, func() {
+		cancel()
+		<-ended
+	})
+	return nil
+}
+
+// maxTail is how much of a server's output is kept.
+const maxTail = 8 << 10
+
+// tail keeps the end of what is written.
+type tail struct{ text []byte }
+
+// Write implements io.Writer.
+func (t *tail) Write(b []byte) (int, error) {
+	t.text = append(t.text, b...)
+	t.text = t.text[max(0, len(t.text)-maxTail):]
+	return len(b), nil
+}
+
+func (t *tail) String() string { return string(t.text) }
