@@ -48,7 +48,8 @@ func (s *Scene) domainOptions(name string) testnet.DomainOptions {
 	o.Host.NoRequireTLS = s.Variant.Host.NoRequireTLS
 	sts, dane := "", testnet.NoDANE
 	switch {
-	case s.Want.Base == "dane-enforce":
+	case s.Want.Base == BaseNone:
+	case s.Want.Base == BaseDANEEnforce:
 		sts, dane = "enforce", testnet.DANEEE
 	case s.Column == DANE && s.Variant.DANE == "ta":
 		dane = testnet.DANETA
@@ -72,7 +73,7 @@ func (s *Scene) domainOptions(name string) testnet.DomainOptions {
 
 // Cached reports whether the policy is in the sender's cache before the attack.
 func (s *Scene) Cached() bool {
-	return s.Column == EnforceCached || s.Column == RequireTLS || s.Want.Base == "dane-enforce"
+	return s.Want.Base != BaseNone && (s.Column == EnforceCached || s.Column == RequireTLS || s.Want.Base == BaseDANEEnforce)
 }
 
 // PrimeFrom is the sender of the honest message that fills the cache.
@@ -151,7 +152,7 @@ func (s *Scene) Took() string {
 }
 
 func (s *Scene) leaked(d testnet.Delivery) string {
-	return leak(d, s.Column == DANE || s.Want.Base == "dane-enforce")
+	return leak(d, s.Column == DANE || s.Want.Base == BaseDANEEnforce)
 }
 
 // Bounces are the notifications that the sender got.

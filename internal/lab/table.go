@@ -52,6 +52,12 @@ const (
 	NotRun      Outcome = "not run"   // observed only: the data says why
 )
 
+// What a destination has in place of the column's own, [Want].Base.
+const (
+	BaseNone        = "none"         // no policy
+	BaseDANEEnforce = "dane-enforce" // TLSA records and a cached policy in mode enforce
+)
+
 // TLSOptional in [Variant].Message: it has TLS-Required: No, and may.
 const TLSOptional = "tls-optional"
 
@@ -117,7 +123,7 @@ type Want struct {
 	Status     string               `yaml:"status"`
 	Events     []event.Kind         `yaml:"events"`
 	Closes     string               `yaml:"closes"`
-	Base       string               `yaml:"base"`  // "dane-enforce": TLSA records and a cached policy in mode enforce
+	Base       string               `yaml:"base"`  // what the destination has, in place of the column's own
 	Prime      string               `yaml:"prime"` // "attacked": the mail that filled the cache went under the attack, which is over
 	AskedAgain bool                 `yaml:"asked-again"`
 }
@@ -228,6 +234,8 @@ func (w Want) check(c Column) error {
 		return errors.New("there is no such column")
 	case !slices.Contains(outcomes, w.Expect):
 		return fmt.Errorf("there is no outcome %q", w.Expect)
+	case w.Base != "" && w.Base != BaseNone && w.Base != BaseDANEEnforce:
+		return fmt.Errorf("there is no base %q", w.Base)
 	case w.Then != "" && (!slices.Contains(outcomes, w.Then) || w.Expect != Held):
 		return fmt.Errorf("%q cannot become %q", w.Expect, w.Then)
 	}

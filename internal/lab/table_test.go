@@ -72,6 +72,7 @@ func TestAMistakeInTheTableIsFound(t *testing.T) {
 		"an unknown column":    "attacks: [{attack: '1', variants: [{stage: [spoof-mx], cells: {sometimes: held}}]}]",
 		"an unknown outcome":   "attacks: [{attack: '1', variants: [{stage: [spoof-mx], cells: {none: eaten}}]}]",
 		"a key in a cell":      "attacks: [{attack: '1', variants: [{stage: [spoof-mx], cells: {none: {expect: held, magic: 1}}}]}]",
+		"an unknown base":      "attacks: [{attack: '1', variants: [{stage: [spoof-mx], cells: {none: {expect: held, base: magic}}}]}]",
 		"an unknown sender":    "attacks: [{attack: '1', variants: [{stage: [spoof-mx], senders: {sendmail: {none: held}}}]}]",
 		"a fall from a leak":   "attacks: [{attack: '1', variants: [{stage: [spoof-mx], cells: {none: {expect: leaked, then: held}}}]}]",
 		"an attack of nothing": "attacks: [{attack: '1', variants: [{cells: {none: held}}]}]",

@@ -47,6 +47,7 @@ const (
 // ones and answers SERVFAIL.
 const (
 	SpoofMX       Attack = "spoof-mx"        // the MX answer is the attacker's host alone
+	SpoofNullMX   Attack = "spoof-null-mx"   // the MX answer is the null MX: the domain takes no mail
 	RogueMX       Attack = "rogue-mx"        // the attacker's host is added before the real ones
 	SpoofAddrs    Attack = "spoof-addresses" // the MX hosts' addresses are the attacker's
 	WildcardAbuse Attack = "wildcard-abuse"  // the MX answer is a host of the attacker's under the domain's own name
@@ -191,7 +192,7 @@ func rows() map[string][]Variant {
 		"5":   one(MITMSelfSigned),
 		"6":   one(ShowExpired),
 		"7":   {v("wrong name", ShowWrongName), v("CN only", ShowCNOnly)},
-		"8":   one(SpoofMX),
+		"8":   {v("", SpoofMX), v("null MX", SpoofNullMX)},
 		"9":   one(RogueMX),
 		"10":  {v("addresses", SpoofAddrs), v("route", HijackRoute)},
 		"11a": one(HideTXT, StripSTARTTLS),

@@ -146,7 +146,8 @@ func nameAttacks() map[Attack]stager {
 		return append(append(names, hosts(d)...), tlsa(d)...)
 	}
 	return map[Attack]stager{
-		SpoofMX: onNames("MX", Forge(MXs(MX{10, AttackerMX})), self),
+		SpoofMX:     onNames("MX", Forge(MXs(MX{10, AttackerMX})), self),
+		SpoofNullMX: onNames("MX", Forge(MXs(MX{})), self),
 		RogueMX: func(d *Domain) undo {
 			d.mu.Lock()
 			mxs := append([]MX{{0, AttackerMX}}, d.mxs...)
