@@ -27,6 +27,7 @@ deps: ## install what the real-server tests need (Debian, as root); elsewhere sa
 
 test: deps ## every test, race detector on
 	CGO_ENABLED=1 $(GO) test -race -timeout 15m $(TESTFLAGS) $(PKGS)
+	$(GO) test -run TestNoNetwork ./internal/lab # 1,000 random networks, of which the line above runs every tenth
 
 soak: deps ## the long runs: kills, random networks, a million rows
 	PAWL_SOAK=1 CGO_ENABLED=1 $(GO) test -race -timeout 4h -run Soak $(TESTFLAGS) $(PKGS)
