@@ -24,6 +24,8 @@ const (
 	OverrideUsed         Kind = "override-used"          // the operator's override decided
 	ResolverUntrusted    Kind = "resolver-untrusted"     // the resolver does not validate: DANE is off
 	MessageHeld          Kind = "message-held"           // a message waits because of a policy
+	NodesDisagree        Kind = "nodes-disagree"         // an MX host fails on one node and not on another
+	OutcomeChanged       Kind = "outcome-changed"        // an MX host fails that had not for days
 	RelayFull            Kind = "relay-full"             // disk or queue are nearly full: mail is refused for now
 	RelayReopened        Kind = "relay-reopened"         // and is taken again
 	MessageReleased      Kind = "message-released"       // a message that was held went out, or was released by hand

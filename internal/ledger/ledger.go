@@ -46,6 +46,7 @@ type Ledger struct {
 
 	mu        sync.Mutex
 	pending   map[row]count
+	suspects  map[suspect]time.Time // when something failed last
 	perDomain map[dayDomain]int
 	lost      int64
 	full      chan struct{} // a flush is wanted now
@@ -66,7 +67,7 @@ type Options struct {
 func New(o Options) *Ledger {
 	l := &Ledger{
 		db: o.DB, log: o.Log, after: o.After, node: o.Node, testing: o.Testing,
-		pending: map[row]count{}, perDomain: map[dayDomain]int{}, full: make(chan struct{}, 1),
+		pending: map[row]count{}, perDomain: map[dayDomain]int{}, full: make(chan struct{}, 1), suspects: map[suspect]time.Time{},
 	}
 	if l.testing == nil {
 		l.testing = func(string) bool { return false }
@@ -80,7 +81,9 @@ func (l *Ledger) Record(_ context.Context, a outcome.Attempt) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range a.Policies {
-		l.merge(l.rowOf(&a, &a.Policies[i]), count{1, a.At})
+		r := l.rowOf(&a, &a.Policies[i])
+		l.suspect(&r, a.At)
+		l.merge(r, count{1, a.At})
 	}
 	if len(l.pending) >= maxPending {
 		select {

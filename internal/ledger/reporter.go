@@ -221,7 +221,7 @@ func (r *Reporter) prune(ctx context.Context) error {
 		return nil
 	}
 	before := dayOf(r.o.Now().Add(-r.o.Keep))
-	for _, table := range []string{"report_delivery", "report", "report_flow", "outcome"} {
+	for _, table := range []string{"report_delivery", "report", "report_flow", "outcome_finding", "outcome"} {
 		err := r.o.DB.Write(ctx, func(ctx context.Context, tx db.Tx) error {
 			_, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE day < $1`, before)
 			return err

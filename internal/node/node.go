@@ -239,6 +239,7 @@ func (n *Node) bind(ctx context.Context) error {
 	n.serve("policy refresh", n.policy.Run)
 	n.serve("queue", func(ctx context.Context) error { return n.queue.Run(ctx, n.w.Attempts(n.deliver.Deliver)) })
 	n.serve("TLS reports", n.reporter.Run)
+	n.serve("comparison of outcomes", (&ledger.Comparer{Ledger: n.ledger, DB: n.db, Events: n.events, Now: n.w.Now, After: n.w.After, Log: n.log}).Run)
 	n.serve("self-check", n.watch)
 	return nil
 }

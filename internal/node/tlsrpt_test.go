@@ -22,6 +22,7 @@ import (
 	"github.com/pawl-mail/pawl/internal/dkim"
 	"github.com/pawl-mail/pawl/internal/ledger"
 	"github.com/pawl-mail/pawl/internal/node"
+	"github.com/pawl-mail/pawl/internal/outcome"
 	"github.com/pawl-mail/pawl/internal/testnet"
 	"github.com/pawl-mail/pawl/tlsrpt"
 )
@@ -226,4 +227,28 @@ func TestTheDaysReportsArriveByMailAndByHTTPS(t *testing.T) {
 	if _, caused := status("")["rua.test"]; caused {
 		t.Error("reports caused a report")
 	}
+}
+
+func TestAHostThatFailsAllOfASuddenIsAnEventOnThePage(t *testing.T) {
+	tn := testnet.Start(t, testnet.Options{})
+	n, _ := start(t, settings(t, tn.DNSAddr()), node.Wiring{Dial: tn.Dial, Roots: tn.Roots(), Now: tn.Clock.Now, After: tn.Clock.After})
+	saw := func(failure *outcome.Failure, times int) {
+		for range times {
+			n.Ledger().Record(t.Context(), outcome.Attempt{
+				At: tn.Clock.Now(), Source: "relay", Domain: "a.test", MX: "mx.a.test", Transport: outcome.Verified,
+				Policies: []outcome.Policy{{Type: outcome.STS, Domain: "a.test", Failure: failure}},
+			})
+		}
+		if err := n.Ledger().Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	saw(nil, 10)
+	tn.Clock.Advance(24 * time.Hour)
+	saw(&outcome.Failure{Result: outcome.CertificateNotTrusted}, 3)
+	eventually(t, "the page says so", func() bool {
+		tn.Clock.Advance(time.Minute)
+		_, page := get(t, n, "/")
+		return strings.Contains(page, "none of 10 failed in the 3 days before")
+	})
 }

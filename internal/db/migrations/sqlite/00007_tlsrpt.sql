@@ -60,11 +60,22 @@ CREATE TABLE report_suppression (
     PRIMARY KEY (org, kind, subject)
 ) WITHOUT ROWID;
 
+-- Differences between nodes or days that were told of.
+CREATE TABLE outcome_finding (
+    org    TEXT NOT NULL,
+    day    TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    mx     TEXT NOT NULL,
+    kind   TEXT NOT NULL,
+    PRIMARY KEY (org, day, domain, mx, kind)
+) WITHOUT ROWID;
+
 -- Mail whose sessions are not counted: reports never cause reports.
 ALTER TABLE message ADD COLUMN uncounted BIGINT NOT NULL DEFAULT 0;
 
 -- +goose Down
 ALTER TABLE message DROP COLUMN uncounted;
+DROP TABLE outcome_finding;
 DROP TABLE report_suppression;
 DROP TABLE report_flow;
 DROP TABLE report_delivery;
