@@ -11,6 +11,7 @@ const (
 	Hello     Phase = "EHLO"
 	StartTLS  Phase = "STARTTLS"
 	Handshake Phase = "TLS handshake"
+	Auth      Phase = "AUTH"
 	Reset     Phase = "RSET"
 	Mail      Phase = "MAIL"
 	Rcpt      Phase = "RCPT"
