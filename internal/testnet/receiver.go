@@ -182,6 +182,8 @@ func (d *dialogue) command(line string) error {
 	case "DATA":
 		d.pipelined(verb)
 		return d.data(line)
+	case "AUTH":
+		return d.reply(AtAUTH, line, "502 5.5.1 Command not known")
 	case "RSET":
 		d.mail = nil
 		return d.reply(AtRSET, line, "250 2.0.0 Reset")

@@ -22,6 +22,7 @@ const (
 	AtMessage // the reply to the message itself
 	AtRSET
 	AtQUIT
+	AtAUTH // honest hosts know no AUTH
 )
 
 // Action is what an MX host does at a [Stage] in place of the honest thing.
