@@ -78,6 +78,12 @@ type Demand struct {
 	// opportunistic.
 	Observe bool
 
+	// Least and LeastDANE are what the operator demands of the way to a smart
+	// host, whatever its policy asks. Neither [Demand.Observe] nor
+	// [Demand.Waived] lifts it: it is no policy of the destination's.
+	Least     Level
+	LeastDANE bool // usable TLSA records must authenticate the host
+
 	Cell string // the cell of the decision tables, as "2/absent/enforce"
 }
 
@@ -86,6 +92,9 @@ type Demand struct {
 func (d Demand) PlaintextAllowed() bool {
 	if d.RequireTLS {
 		return false // RFC 8689 §4.2.1: REQUIRETLS beats every waiver
+	}
+	if d.Least > Opportunistic || d.LeastDANE {
+		return false // the operator's own word
 	}
 	if d.Observe || d.Waived {
 		return true

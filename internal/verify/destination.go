@@ -18,6 +18,7 @@ const (
 	FromSTS        Source = "sts"
 	FromOverride   Source = "override"
 	FromRequireTLS Source = "requiretls"
+	FromRoute      Source = "route"
 	FromNowhere    Source = "none"
 )
 
@@ -71,6 +72,7 @@ type Destination struct {
 	Override    string       `json:"override,omitempty"` // the override that holds, with its reason and author
 	Steps       []Step       `json:"steps"`
 	At          time.Time    `json:"at"`
+	Port        uint16       `json:"port,omitempty"` // of its hosts; 0: the usual one
 }
 
 // Host is one MX host of a destination with what it must show. A host with

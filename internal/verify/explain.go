@@ -45,6 +45,8 @@ func (j *judgement) objection(by Source) string {
 		return "its TLSA records do not allow"
 	case FromRequireTLS:
 		return "REQUIRETLS does not allow"
+	case FromRoute:
+		return "the route by which the mail goes does not allow"
 	case FromOverride:
 		if !j.EnforceSTS {
 			return fmt.Sprintf("the level %q that is set for it does not allow", j.Level)
@@ -79,6 +81,8 @@ func (j *judgement) accepted(how outcome.Transport, session *Session) string {
 		by = "matches " + j.stsName() + " and showed a trusted certificate for its name"
 	case FromRequireTLS:
 		by = "has a name that is vouched for and showed a trusted certificate for it, as REQUIRETLS demands"
+	case FromRoute:
+		by = "showed a trusted certificate for its name, as the route by which the mail goes demands"
 	case FromOverride:
 		by = "showed a trusted certificate for its name"
 	default:

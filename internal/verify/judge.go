@@ -76,7 +76,7 @@ func Judge(d Demand, s Seen, roots *x509.CertPool, now time.Time) Verdict {
 		v.Session = describeSession(s.State)
 	}
 	why := j.refusal()
-	v.WouldHold = why != nil && why.source != FromRequireTLS && j.lifted()
+	v.WouldHold = why != nil && why.source != FromRequireTLS && why.source != FromRoute && j.lifted()
 	if !j.tls() && !d.PlaintextAllowed() && (why == nil || v.WouldHold) {
 		why, v.WouldHold = &refusal{FromOverride, j.noTLS}, false // whatever else was thought of it
 	}
@@ -126,7 +126,7 @@ func (j *judgement) look() {
 	if j.tls() {
 		j.weak = weakTLS(j.seen.State)
 	}
-	if j.STS != nil || j.RequireTLS || j.Level == Authenticated || j.EnforceSTS {
+	if j.STS != nil || j.RequireTLS || j.Level == Authenticated || j.Least == Authenticated || j.EnforceSTS {
 		switch {
 		case !j.tls():
 			j.pkix = j.noTLS
@@ -222,6 +222,8 @@ func (j *judgement) refusal() *refusal {
 	switch {
 	case j.RequireTLS && j.requireTLS() != nil:
 		return &refusal{FromRequireTLS, j.requireTLS()}
+	case j.least() != nil:
+		return &refusal{FromRoute, j.least()}
 	case j.EnforceDANE && j.dane != nil:
 		return &refusal{FromDANE, j.dane}
 	case j.EnforceSTS && j.sts != nil:
@@ -259,6 +261,34 @@ func (j *judgement) requireTLS() *flaw {
 	return j.pkix
 }
 
+// least is what the host lacks of what the operator demands of the way to it.
+// A name that anybody could have put into an MX record is no identity.
+func (j *judgement) least() *flaw {
+	switch {
+	case j.LeastDANE && !j.daneUsable():
+		return &flaw{
+			result: outcome.DANERequired, reason: ReasonNotAuthenticated, section: "RFC 7672 §2.2",
+			text: "has no TLSA records that could authenticate it",
+			do:   "Ask the host's operator to publish TLSA records in a signed zone, or choose another tls for the route.",
+		}
+	case j.LeastDANE && j.dane != nil:
+		return j.dane
+	case j.Least >= Encrypted && !j.tls():
+		return j.noTLS
+	case j.Least < Authenticated && !j.LeastDANE:
+		return nil
+	case !j.MXSecure:
+		return &flaw{
+			result: outcome.ValidationFailure, reason: ReasonMXNotSecure,
+			text: "has a name for which neither DNSSEC nor an MTA-STS policy vouches",
+			do:   "Write the smart host's own name in brackets, so that no MX record is asked for.",
+		}
+	case j.daneUsable():
+		return j.dane
+	}
+	return j.pkix
+}
+
 // identity says which demand established who the host is, FromNowhere if none
 // did. What a usable TLSA record denies, no authority can vouch for.
 func (j *judgement) identity() Source {
@@ -271,6 +301,8 @@ func (j *judgement) identity() Source {
 		return j.stsSource()
 	case j.RequireTLS && j.requireTLS() == nil:
 		return FromRequireTLS
+	case j.Least == Authenticated && j.MXSecure && j.pkix == nil:
+		return FromRoute
 	case j.Level == Authenticated && !j.EnforceDANE && !j.EnforceSTS && j.pkix == nil:
 		return FromOverride // no policy, but a level that somebody configured
 	}

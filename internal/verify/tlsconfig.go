@@ -42,7 +42,7 @@ func (d Demand) strong() bool {
 	if d.PlaintextAllowed() {
 		return false
 	}
-	return d.RequireTLS || d.Level == Authenticated || d.EnforceSTS || d.EnforceDANE && d.daneUsable()
+	return d.RequireTLS || d.Least == Authenticated || d.LeastDANE || d.Level == Authenticated || d.EnforceSTS || d.EnforceDANE && d.daneUsable()
 }
 
 // serverName is what goes out as SNI: the TLSA base domain (RFC 7672 §8.1), which
