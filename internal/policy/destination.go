@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -119,7 +120,7 @@ func (e *Engine) holdWithout(ctx context.Context, d *verify.Destination) {
 	if !d.MXAuthentic || !e.trust(ctx).DANE {
 		return
 	}
-	for _, set := range e.tlsaOf(ctx, d.MX, e.o.Port) {
+	for _, set := range e.tlsaOf(ctx, d.MX, cmp.Or(d.Port, e.o.Port)) {
 		if set.State == dane.Usable {
 			d.Hold = nil // the other hosts are refused one by one (table 2)
 			d.Source = verify.FromDANE

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,11 +46,31 @@ func (e *Engine) Explain(ctx context.Context, name string) (Explanation, error) 
 	if err != nil {
 		return Explanation{}, err
 	}
+	x, err := e.explain(ctx, domain, func() (verify.Destination, error) { return e.Destination(ctx, domain) })
+	if err != nil {
+		return Explanation{}, err
+	}
+	x.Postfix = e.Postfix(ctx, domain)
+	return x, nil
+}
+
+// ExplainVia works out what holds for mail that goes by way of a smart host; see
+// [Engine.Via]. It says nothing of Postfix, which has routes of its own.
+func (e *Engine) ExplainVia(ctx context.Context, host string, port uint16, viaMX bool) (Explanation, error) {
+	domain, err := domainOf(host)
+	if err != nil {
+		return Explanation{}, err
+	}
+	return e.explain(ctx, domain, func() (verify.Destination, error) { return e.Via(ctx, domain, port, viaMX, false) })
+}
+
+func (e *Engine) explain(ctx context.Context, domain string, destination func() (verify.Destination, error)) (Explanation, error) {
 	x := Explanation{Domain: domain, At: e.now(), Trust: e.trust(ctx)}
 	if _, err := e.STS(ctx, domain); err != nil { // known even where an override decides
 		return Explanation{}, err
 	}
-	x.Destination, err = e.Destination(ctx, domain)
+	var err error
+	x.Destination, err = destination()
 	if errors.Is(err, ErrClosed) || ctx.Err() != nil {
 		return Explanation{}, err
 	}
@@ -60,7 +81,6 @@ func (e *Engine) Explain(ctx context.Context, name string) (Explanation, error) 
 	if x.Destination.Source == verify.FromNowhere && x.daneHosts() > 0 {
 		x.Destination.Source = verify.FromDANE
 	}
-	x.Postfix = e.Postfix(ctx, domain)
 	if o, err := e.overrides.of(ctx, domain); err == nil && o != nil {
 		shown := *o
 		shown.Weakens = e.lifted(ctx, o)
@@ -82,7 +102,7 @@ func (e *Engine) explainHosts(ctx context.Context, d verify.Destination) []HostE
 		wait.Go(func() {
 			defer func() { <-places }()
 			h := e.Host(ctx, d, mx.Host)
-			set, _ := e.tlsa(ctx, mx.Host)
+			set, _ := e.tlsaAt(ctx, mx.Host, cmp.Or(d.Port, e.o.Port))
 			hosts[i] = HostExplanation{
 				Host: h, Preference: mx.Preference, DANE: set.State, BaseDomain: set.BaseDomain, TLSA: set.Strings(),
 				Level: h.Demand.Level.String(), EnforceSTS: h.Demand.EnforceSTS, Cell: h.Demand.Cell,

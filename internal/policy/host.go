@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -24,7 +25,7 @@ func (e *Engine) Host(ctx context.Context, d verify.Destination, mx string) veri
 	if o.decides() {
 		return e.overridden(ctx, d, o, h)
 	}
-	set, failed := e.tlsa(ctx, mx)
+	set, failed := e.tlsaAt(ctx, mx, cmp.Or(d.Port, e.o.Port))
 	h.Addrs, h.Steps = set.Addrs[:min(len(set.Addrs), MaxAddrs)], e.daneSteps(set)
 	if failed != "" {
 		h.Unreachable = failed
@@ -167,14 +168,9 @@ func modeOf(sts verify.STS) mode {
 	}
 }
 
-// tlsa looks up a host's addresses and, where the resolver is trusted, its TLSA
+// tlsaAt looks up a host's addresses and, where the resolver is trusted, its TLSA
 // records. failed says in words that the host has no address to connect to, or
 // that its addresses could not be looked up: no policy is needed to pass it over.
-func (e *Engine) tlsa(ctx context.Context, host string) (set dane.Set, failed string) {
-	return e.tlsaAt(ctx, host, e.o.Port)
-}
-
-// tlsaAt is tlsa for a port.
 func (e *Engine) tlsaAt(ctx context.Context, host string, port uint16) (set dane.Set, failed string) {
 	if !e.trust(ctx).DANE {
 		return e.addresses(ctx, host)
@@ -190,7 +186,7 @@ func (e *Engine) tlsaAt(ctx context.Context, host string, port uint16) (set dane
 	return set, ""
 }
 
-// addresses is tlsa with DANE off.
+// addresses is tlsaAt with DANE off.
 func (e *Engine) addresses(ctx context.Context, host string) (dane.Set, string) {
 	set := dane.Set{Host: host, State: dane.Absent}
 	step := dane.Step{Type: "A/AAAA", Name: host}
