@@ -46,6 +46,7 @@ func (c Config) Check() []Problem {
 		ps.add("postfix.tlsrpt", "a socket's path has at most %d letters, and this one has %d", maxSocketPath, len(s))
 	}
 	c.checkRelay(&ps)
+	c.checkRoutes(&ps)
 	c.checkDKIM(&ps)
 	c.checkTLSRPT(&ps)
 	ps.listener("web.listen", c.Web.Listen)

@@ -23,6 +23,7 @@ type Config struct {
 	Policy   Policy  `yaml:"policy"`
 	Postfix  Postfix `yaml:"postfix"`
 	Relay    Relay   `yaml:"relay"`
+	Routes   []Route `yaml:"routes"`
 	DKIM     []DKIM  `yaml:"dkim"`
 	TLSRPT   TLSRPT  `yaml:"tlsrpt"`
 	Web      Web     `yaml:"web"`
