@@ -28,6 +28,10 @@ func (h here) DestinationFresh(ctx context.Context, domain string) (verify.Desti
 	return h.Destination(ctx, domain)
 }
 
+func (h here) Via(ctx context.Context, host string, _ uint16, _, _ bool) (verify.Destination, error) {
+	return h.Destination(ctx, host)
+}
+
 func (h here) Host(_ context.Context, d verify.Destination, mx string) verify.Host {
 	return verify.Host{Name: mx, Addrs: []netip.Addr{h.addr}, Demand: verify.Demand{Host: mx, Domain: d.Domain}}
 }

@@ -28,6 +28,7 @@ type attempt struct {
 	began  time.Time
 	asked  time.Time // when it was first known which hosts there are
 	fresh  bool      // DNS is asked anew
+	route  *Route    // nil: the mail goes to the domain's own hosts
 	dest   verify.Destination
 	open   []int // recipients that are left to deliver, by index
 	result queue.Result
@@ -96,7 +97,7 @@ func (a *attempt) walk(ctx context.Context) {
 	}
 	mx := order(a.dest.MX, a.d.opts.Hostname)
 	if mx.self && len(mx.hosts) == 0 {
-		a.dnsSays("5.4.6", "the best MX host of "+a.Domain+" is this host itself ("+a.d.opts.Hostname+"), which has no mailboxes",
+		a.dnsSays("5.4.6", "the best MX host of "+a.dest.Domain+" is this host itself ("+a.d.opts.Hostname+"), which has no mailboxes",
 			"Name another host as the MX, or give this one another hostname in the configuration.")
 		return
 	}
@@ -128,14 +129,17 @@ func over(ctx context.Context) bool {
 // be tried.
 func (a *attempt) ask(ctx context.Context) bool {
 	var err error
-	if a.fresh {
-		a.dest, err = a.d.opts.Policies.DestinationFresh(ctx, a.Domain)
-	} else {
-		a.dest, err = a.d.opts.Policies.Destination(ctx, a.Domain)
+	switch p := a.d.opts.Policies; {
+	case a.route != nil:
+		a.dest, err = p.Via(ctx, a.route.Host, a.route.Port, a.route.MX, a.fresh)
+	case a.fresh:
+		a.dest, err = p.DestinationFresh(ctx, a.Domain)
+	default:
+		a.dest, err = p.Destination(ctx, a.Domain)
 	}
 	a.result.Story.Destination = &a.dest
 	switch hold := a.dest.Hold; {
-	case err != nil && !over(ctx) && resolve.IsNotFound(err):
+	case err != nil && !over(ctx) && resolve.IsNotFound(err) && a.route == nil:
 		a.word = &word{status: "5.1.2", why: err.Error(), do: "Check the address."}
 	case err != nil:
 		a.soft = true
@@ -144,7 +148,7 @@ func (a *attempt) ask(ctx context.Context) bool {
 		a.held, a.byPolicy = true, hold.Cell != cellMXFailed
 		a.why, a.do = hold.Why, hold.Do
 	case a.dest.NullMX: // RFC 7505 §4.1
-		a.dnsSays("5.1.10", a.Domain+" takes no mail: its MX record is the null MX (RFC 7505)", "Check the address.")
+		a.dnsSays("5.1.10", a.dest.Domain+" takes no mail: its MX record is the null MX (RFC 7505)", "Check the address.")
 	case len(a.dest.MX) == 0:
 		a.soft = true
 		a.why, a.do = a.Domain+" has no MX host that could be tried", "`pawl explain "+a.Domain+"` shows what DNS says."
@@ -156,7 +160,14 @@ func (a *attempt) ask(ctx context.Context) bool {
 
 // dnsSays is something that DNS says for good. Under an enforced policy that is
 // the path's word unless it is signed: the policy says that the domain takes mail.
+// What is wrong with a smart host is the operator's to mend, and no fault of the
+// recipient's.
 func (a *attempt) dnsSays(status, why, do string) {
+	if a.route != nil {
+		a.soft = true
+		a.why, a.do = why, "Name another host in the route to "+a.Domain+"."
+		return
+	}
 	enforced := a.dest.STS.Found && a.dest.STS.Policy.Mode == mtasts.Enforce && !a.dest.Observe && !a.waived()
 	if enforced && !a.dest.MXAuthentic {
 		a.held, a.byPolicy = true, true

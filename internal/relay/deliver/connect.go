@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -52,11 +53,11 @@ func (a *attempt) connect(ctx context.Context, h verify.Host, addr netip.Addr, t
 // greet connects to an address and says EHLO.
 func (a *attempt) greet(ctx context.Context, h verify.Host, addr netip.Addr, t *queue.Try) (*session, error) {
 	o := &a.d.opts
-	conn, err := o.Dial(o.from(ctx, addr), "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(int(o.Port))))
+	conn, err := o.Dial(o.from(ctx, addr), "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(int(cmp.Or(a.dest.Port, o.Port)))))
 	if err != nil {
 		return nil, &dialError{err}
 	}
-	s := &session{demand: h.Demand, addr: addr, opened: o.Now(), source: localAddr(conn)}
+	s := &session{demand: h.Demand, route: a.route, addr: addr, opened: o.Now(), source: localAddr(conn)}
 	s.c = client.New(conn, client.Options{
 		// There is no STARTTLS after HELO.
 		Hello: o.Hostname, FallBackToHELO: h.Demand.PlaintextAllowed(), Timeouts: o.Timeouts, Trace: s.lines.add,

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/outcome"
@@ -36,6 +37,8 @@ type Policies interface {
 	Destination(ctx context.Context, domain string) (verify.Destination, error)
 	// DestinationFresh is Destination with DNS and the policy's id asked afresh.
 	DestinationFresh(ctx context.Context, domain string) (verify.Destination, error)
+	// Via returns what holds for mail by way of a smart host.
+	Via(ctx context.Context, host string, port uint16, viaMX, fresh bool) (verify.Destination, error)
 	// Host returns what one of its MX hosts must show. A ctx made by
 	// resolve.Fresh asks DNS afresh.
 	Host(ctx context.Context, d verify.Destination, mx string) verify.Host
@@ -51,6 +54,7 @@ type Options struct {
 	Source4  netip.Addr // local address for IPv4; zero: the system's choice
 	Source6  netip.Addr
 	Port     uint16 // of MX hosts
+	Routes   []Route
 	Timeouts client.Timeouts
 	Log      *slog.Logger // one line an attempt
 	Outcomes func(context.Context, outcome.Attempt)
@@ -59,6 +63,7 @@ type Options struct {
 // Deliverer delivers. Its methods are safe for concurrent use.
 type Deliverer struct {
 	opts     Options
+	routes   atomic.Pointer[routes]
 	sessions tls.ClientSessionCache
 	pool     *pool
 }
@@ -66,7 +71,9 @@ type Deliverer struct {
 // New returns a Deliverer. [Deliverer.Close] ends the connections it keeps.
 func New(o Options) *Deliverer {
 	o.Hostname = strings.ToLower(strings.TrimSuffix(o.Hostname, "."))
-	return &Deliverer{opts: o, sessions: tls.NewLRUClientSessionCache(sessionCache), pool: newPool(o.Now)}
+	d := &Deliverer{opts: o, sessions: tls.NewLRUClientSessionCache(sessionCache), pool: newPool(o.Now)}
+	d.SetRoutes(o.Routes)
+	return d
 }
 
 // Close ends the connections that are kept open and waits until they are. No
@@ -99,7 +106,8 @@ func (m *mail) waived() bool { return m.TLSOptional && !m.RequireTLS }
 func (m *mail) bound() bool { return m.RequireTLS && m.From != "" }
 
 func (d *Deliverer) deliver(ctx context.Context, m *mail) queue.Result {
-	a := &attempt{mail: m, d: d, began: d.opts.Now(), open: m.Pending(), fresh: m.last}
+	a := &attempt{mail: m, d: d, began: d.opts.Now(), open: m.Pending(), fresh: m.last, route: d.Route(m.Domain)}
+	a.result.Story.Route = a.route.String()
 	a.result.Recipients = make(map[int]queue.Recipient, len(a.open))
 	a.result.Story.At = a.began
 	a.run(ctx)

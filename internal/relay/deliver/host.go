@@ -25,6 +25,7 @@ func (a *attempt) host(ctx context.Context, mx string) bool {
 	h := a.d.opts.Policies.Host(lookup, a.dest, mx)
 	h.Demand.RequireTLS = a.bound()
 	h.Demand.Waived = a.waived()
+	a.route.demand(&h.Demand)
 	if over(ctx) {
 		a.soft = true
 		return true
@@ -120,7 +121,7 @@ func (a *attempt) lacking(status string) {
 // none, found is false and a new one is to be made.
 func (a *attempt) reuse(ctx context.Context, h verify.Host) (found, decided bool) {
 	for {
-		s := a.d.pool.take(h)
+		s := a.d.pool.take(h, a.route)
 		if s == nil {
 			return false, false
 		}
@@ -155,6 +156,9 @@ func (a *attempt) address(ctx context.Context, h verify.Host, addr netip.Addr) b
 		a.refused(t, verify.BounceNoRequireTLS)
 		a.tellOf(ctx, s, false)
 		a.d.pool.retire(s)
+		return false
+	}
+	if a.route != nil && a.route.User != "" && !a.login(ctx, s, t) {
 		return false
 	}
 	return a.send(ctx, s, t) == decisive

@@ -38,16 +38,16 @@ type pool struct {
 
 func newPool(now func() time.Time) *pool { return &pool{now: now, idle: map[string][]*session{}} }
 
-// take returns a connection that serves a host's demand, to an address that the
-// host still has; nil if none is kept.
-func (p *pool) take(h verify.Host) *session {
+// take returns a connection that serves a host's demand, opened for the same
+// route, to an address that the host still has; nil if none is kept.
+func (p *pool) take(h verify.Host, route *Route) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	host := h.Demand.Host
 	kept := p.idle[host]
 	for i := len(kept) - 1; i >= 0; i-- {
 		s := kept[i]
-		if !p.fresh(s) || !same(s.demand, h.Demand) || !slices.Contains(h.Addrs, s.addr) {
+		if !p.fresh(s) || s.route != route || !same(s.demand, h.Demand) || !slices.Contains(h.Addrs, s.addr) {
 			continue
 		}
 		p.keep(host, slices.Delete(kept, i, i+1))

@@ -20,7 +20,7 @@ func same(a, b verify.Demand) bool {
 	}
 	return a.Host == b.Host && a.Level == b.Level && a.Cell == b.Cell &&
 		a.EnforceSTS == b.EnforceSTS && a.EnforceDANE == b.EnforceDANE &&
-		a.RequireTLS == b.RequireTLS && a.MXSecure == b.MXSecure && a.Waived == b.Waived && a.Observe == b.Observe &&
+		a.RequireTLS == b.RequireTLS && a.MXSecure == b.MXSecure && a.Waived == b.Waived && a.Least == b.Least && a.LeastDANE == b.LeastDANE && a.Observe == b.Observe &&
 		sameSTS(a.STS, b.STS) && sameDANE(a.DANE, b.DANE)
 }
 

@@ -26,6 +26,7 @@ type session struct {
 	c       *client.Client
 	demand  verify.Demand
 	verdict verify.Verdict
+	route   *Route // and, where that has them, with its credentials given
 	addr    netip.Addr
 	source  netip.Addr
 	helo    string // what the host calls itself
@@ -80,11 +81,11 @@ func (a *attempt) tellOf(ctx context.Context, s *session, delivered bool) {
 		return // the next message over this session may count it
 	}
 	for _, t := range s.told {
-		if t.org == a.Org && t.domain == a.Domain {
+		if t.org == a.Org && t.domain == a.dest.Domain {
 			return
 		}
 	}
-	s.told = append(s.told, teller{a.Org, a.Domain})
+	s.told = append(s.told, teller{a.Org, a.dest.Domain})
 	policies := s.verdict.Policies
 	if s.demand.Domain != a.dest.Domain { // nothing is demanded, and the domains share it
 		policies = []outcome.Policy{{Type: outcome.NoPolicy, Domain: a.dest.Domain}}
@@ -96,13 +97,14 @@ func (a *attempt) tellOf(ctx context.Context, s *session, delivered bool) {
 	})
 }
 
-// tell reports a TLS attempt; not one of a report (RFC 8460 §3: SHOULD NOT
-// include this SMTP session), or each would cause the next.
+// tell reports a TLS attempt: by way of a smart host, for the smart host's
+// domain. Not one of a report (RFC 8460 §3: SHOULD NOT include this SMTP
+// session), or each would cause the next.
 func (a *attempt) tell(ctx context.Context, o outcome.Attempt) {
 	if a.Uncounted {
 		return
 	}
-	o.At, o.Org, o.Source, o.Domain = a.d.opts.Now(), a.Org, "relay", a.Domain
+	o.At, o.Org, o.Source, o.Domain = a.d.opts.Now(), a.Org, "relay", a.dest.Domain
 	a.d.opts.Outcomes(ctx, o)
 }
 

@@ -124,6 +124,12 @@ func (f *fixed) DestinationFresh(ctx context.Context, domain string) (verify.Des
 	return f.Destination(ctx, domain)
 }
 
+func (f *fixed) Via(ctx context.Context, host string, port uint16, _, _ bool) (verify.Destination, error) {
+	d, err := f.Destination(ctx, host)
+	d.Port = port
+	return d, err
+}
+
 func (f *fixed) Host(_ context.Context, d verify.Destination, mx string) verify.Host {
 	h := verify.Host{
 		Name: mx, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1})},

@@ -108,6 +108,7 @@ type Result struct {
 type Story struct {
 	At          time.Time           `json:"at"`
 	Took        time.Duration       `json:"took"`
+	Route       string              `json:"route,omitempty"` // the route by which it went, where there was one
 	Destination *verify.Destination `json:"destination,omitempty"`
 	Tries       []Try               `json:"tries,omitempty"` // one for each host and address, in order
 	OK          bool                `json:"ok"`              // at least one recipient was delivered
