@@ -132,6 +132,10 @@ func (e *explainCmd) Run(ctx context.Context, top *cli) error {
 	if x.Policy == nil {
 		return nil
 	}
+	if x.Route != "" {
+		say("%s goes by a route: %s", bold.Render(e.Subject), x.Route)
+		say("")
+	}
 	say("%s", bold.Render(x.Policy.Domain))
 	say("  %s", x.Policy.Summary)
 	printPolicy(*x.Policy)

@@ -158,6 +158,9 @@ func printStory(s queue.Story) {
 			say("        %s", faint.Render(s.Do))
 		}
 	}
+	if s.Route != "" {
+		say("      %s", faint.Render("by a route: "+s.Route))
+	}
 	for _, t := range s.Tries {
 		where := t.MX
 		if t.Addr.IsValid() {

@@ -30,6 +30,7 @@ type ExplainParams struct {
 // domain's policy.
 type Explanation struct {
 	Deliveries []DeliveryStory     `json:"deliveries,omitempty"`
+	Route      string              `json:"route,omitempty"` // the domain's mail goes by way of a smart host, and Policy is that one's
 	Policy     *policy.Explanation `json:"policy,omitempty"`
 }
 
@@ -91,6 +92,12 @@ func (n *Node) explain(ctx context.Context, p ExplainParams) (Explanation, error
 	}
 	if p.OnlyQueue {
 		return Explanation{}, notDomain(p.Subject)
+	}
+	if domain, err := resolve.Name(p.Subject); err == nil {
+		if route := n.deliver.Route(domain); route != nil {
+			x, err := n.policy.ExplainVia(ctx, route.Host, route.Port, route.MX)
+			return Explanation{Route: route.String(), Policy: &x}, err
+		}
 	}
 	x, err := n.explainPolicy(ctx, PolicyParams{Domain: p.Subject})
 	if err != nil {

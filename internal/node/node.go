@@ -193,9 +193,13 @@ func (n *Node) makeRelay(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	routes, err := routes(n.config)
+	if err != nil {
+		return err
+	}
 	n.deliver = deliver.New(deliver.Options{
 		Policies: n.policy, Dial: n.w.Dial, Roots: n.roots, Now: n.w.Now, Hostname: n.config.Hostname,
-		Source4: r.SourceIPv4.Addr, Source6: r.SourceIPv6.Addr, Port: n.w.SMTP, Log: n.log, Outcomes: n.ledger.Record,
+		Source4: r.SourceIPv4.Addr, Source6: r.SourceIPv6.Addr, Port: n.w.SMTP, Routes: routes, Log: n.log, Outcomes: n.ledger.Record,
 	})
 	return n.makeAccept(ctx)
 }

@@ -48,6 +48,10 @@ func (n *Node) parts() []part {
 		}, prepare: func(c config.Config) (func(), error) {
 			return func() { n.relay.Change(live(c.Relay)) }, nil
 		}},
+		{keys: []string{"routes"}, prepare: func(c config.Config) (func(), error) {
+			list, err := routes(c)
+			return func() { n.deliver.SetRoutes(list) }, err
+		}},
 		{prepare: func(config.Config) (func(), error) {
 			// The files may be new ones under the same names; Reload keeps what it
 			// had where they cannot be used, and says so here.

@@ -238,6 +238,9 @@ func (s source) Destination(ctx context.Context, domain string) (web.Destination
 		return web.DestinationPage{}, err
 	}
 	p := web.DestinationPage{Domain: x.Domain, Summary: x.Summary, Observed: observedWords(x), Steps: x.Destination.Steps}
+	if route := s.n.deliver.Route(x.Domain); route != nil {
+		p.Summary += " The relay's mail to it goes by a route: " + route.String() + "."
+	}
 	// Where an override decides, the summary names it.
 	if x.Override != nil && (x.Destination.Source != verify.FromOverride || x.Override.Weakens != "") {
 		shown := overrideView(*x.Override)
@@ -342,7 +345,7 @@ func attemptViews(s queue.Story) []web.Attempt {
 	if len(s.Tries) == 0 {
 		a := web.Attempt{At: s.At, Took: s.Took, OK: s.OK, Why: s.Why, Do: s.Do, Transport: string(outcome.NotSent)}
 		if s.Destination != nil {
-			a.Steps = s.Destination.Steps
+			a.Steps = way(s)
 		}
 		return []web.Attempt{a}
 	}
@@ -354,7 +357,7 @@ func attemptViews(s queue.Story) []web.Attempt {
 			Section: t.Section, Cell: t.Cell, Steps: t.Steps, Lines: t.Lines,
 		}
 		if i == 0 && s.Destination != nil { // how it came to this host
-			a.Steps = slices.Concat(s.Destination.Steps, t.Steps)
+			a.Steps = slices.Concat(way(s), t.Steps)
 		}
 		for _, p := range t.Policies {
 			a.Judged = append(a.Judged, judgedView(p))
@@ -365,6 +368,14 @@ func attemptViews(s queue.Story) []web.Attempt {
 		views = append(views, a)
 	}
 	return views
+}
+
+// way is how an attempt came to its hosts.
+func way(s queue.Story) []verify.Step {
+	if s.Route == "" {
+		return s.Destination.Steps
+	}
+	return append([]verify.Step{{At: s.At, Asked: "the routes", Answer: s.Route}}, s.Destination.Steps...)
 }
 
 func judgedView(p outcome.Policy) web.Judged {
