@@ -91,6 +91,7 @@ func (c Config) checkRelay(ps *problems) {
 	ps.within("relay.history", r.History, time.Hour, 3650*day)
 	ps.within("relay.retry_first", r.RetryFirst, time.Second, day)
 	ps.within("relay.retry_max", r.RetryMax, r.RetryFirst.Std(), 2*day)
+	ps.within("relay.delay_notice", r.DelayNotice, 0, 30*day)
 	if r.SourceIPv4.IsValid() && !r.SourceIPv4.Is4() {
 		ps.add("relay.source_ipv4", "%s is not an IPv4 address", r.SourceIPv4)
 	}

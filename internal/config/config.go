@@ -85,6 +85,7 @@ type Relay struct {
 	History       Duration     `yaml:"history"`     // how long the story of each attempt is kept
 	RetryFirst    Duration     `yaml:"retry_first"` // wait after the first failure; doubles up to retry_max
 	RetryMax      Duration     `yaml:"retry_max"`
+	DelayNotice   Duration     `yaml:"delay_notice"` // a sender is told that a message of this age still waits; 0: never
 	SourceIPv4    Address      `yaml:"source_ipv4"`
 	SourceIPv6    Address      `yaml:"source_ipv6"`
 }
@@ -186,6 +187,7 @@ func Default() Config {
 			History:     Duration(30 * 24 * time.Hour),
 			RetryFirst:  Duration(5 * time.Minute),
 			RetryMax:    Duration(4 * time.Hour),
+			DelayNotice: Duration(4 * time.Hour),
 		},
 		TLSRPT: TLSRPT{
 			Window:     Duration(4 * time.Hour),

@@ -97,6 +97,7 @@ func (w *world) startRelay(ctx context.Context, o worldOptions) (err error) {
 	c.DNS.Signed, c.DNS.Bogus = testnet.SignedName, testnet.BogusName
 	c.Postfix.Listen, c.Web.Listen, c.Relay.Listen = config.Off, config.Off, []string{"127.0.0.1:0"}
 	c.Relay.Lifetime, c.Relay.RetryFirst, c.Relay.RetryMax = config.Duration(lifetime), config.Duration(retry), config.Duration(retry)
+	c.Relay.DelayNotice = 0 // what comes back to a sender is a bounce
 	if o.Configure != nil {
 		o.Configure(&c)
 	}

@@ -185,7 +185,7 @@ func (n *Node) makeRelay(ctx context.Context) (err error) {
 	n.bounces.table = rate.New(rate.Limit{Burst: r.Limits.Bounces, Per: time.Hour}, n.w.Now)
 	n.queue, err = queue.New(ctx, queue.Options{
 		DB: n.db, Spool: filepath.Join(n.config.Data, "spool"), Node: n.config.Hostname, Now: n.w.Now, After: n.w.After, Log: n.log,
-		Lifetime: t.Lifetime, RetryFirst: t.RetryFirst, RetryMax: t.RetryMax,
+		Lifetime: t.Lifetime, RetryFirst: t.RetryFirst, RetryMax: t.RetryMax, DelayNotice: r.DelayNotice.Std(),
 		Concurrency: t.Concurrency, Destination: t.Destination, History: t.History,
 		Bounce: bounce.New(bounce.Options{Hostname: n.config.Hostname, Now: n.w.Now, Body: n.newBody, Allow: n.bounces.allow, Signer: n.signer}),
 		OnHeld: n.held,

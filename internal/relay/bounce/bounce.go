@@ -1,6 +1,6 @@
 // Package bounce writes delivery status notifications (RFC 3464, in the
-// multipart/report of RFC 6522): what was not delivered, to whom, why, and what
-// the sender can do. [New] makes the queue's bounces; [Notice] is one of them.
+// multipart/report of RFC 6522): what was not delivered, or not yet, to whom, why,
+// and what the sender can do. [New] makes the queue's; [Notice] is one of them.
 //
 // A notification returns the original's header and nothing of its content: it
 // may go to somebody who did not write it, and over connections that the
@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"mime"
 	"mime/quotedprintable"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -30,8 +31,19 @@ const (
 	maxLine = 998
 )
 
-// Recipient is one recipient that failed.
+// Action is what became of a recipient (RFC 3464 §2.3.3).
+type Action string
+
+// The actions that there are notifications of.
+const (
+	Failed  Action = "failed"
+	Delayed Action = "delayed"
+	Relayed Action = "relayed" // to a server that sends no notifications
+)
+
+// Recipient is one recipient that there is news of.
 type Recipient struct {
+	Action Action
 	Addr   string // final recipient, as in RCPT
 	ORcpt  string // original recipient, as in RCPT: "rfc822;…" (RFC 3461 §4.2); may be empty
 	Status string // enhanced status code "5.1.1" (RFC 3463)
@@ -47,7 +59,8 @@ type Notice struct {
 	At         time.Time
 	Arrived    time.Time // when the original came in
 	EnvID      string    // RFC 3461 §4.4, decoded; may be empty
-	Domain     string    // destination of the failed delivery
+	Until      time.Time // what is delayed is tried until then
+	Domain     string    // destination of the delivery
 	Why        string    // one sentence
 	Do         string    // one sentence; may be empty
 	Recipients []Recipient
@@ -61,7 +74,7 @@ func (n Notice) Write() []byte {
 	boundary := "pawl-" + rand.Text()
 	w.line("From: Mail delivery <MAILER-DAEMON@%s>", n.Hostname)
 	w.line("To: <%s>", oneLine(n.To))
-	w.line("Subject: %s", mime.QEncoding.Encode("utf-8", "Not delivered: your message to "+oneLine(n.Domain)))
+	w.line("Subject: %s", mime.QEncoding.Encode("utf-8", n.subject()+": your message to "+oneLine(n.Domain)))
 	w.line("Date: %s", n.At.UTC().Format(time.RFC1123Z))
 	w.line("Message-ID: <%s@%s>", n.ID, n.Hostname)
 	w.line("Auto-Submitted: auto-replied") // RFC 3834 §5
@@ -96,19 +109,36 @@ func (w *writer) quoted(text []byte, binary bool) {
 	w.WriteString("\r\n")
 }
 
+// subject says what matters most.
+func (n Notice) subject() string {
+	switch {
+	case len(n.of(Failed)) > 0:
+		return "Not delivered"
+	case len(n.of(Delayed)) > 0:
+		return "Delayed"
+	default:
+		return "Passed on"
+	}
+}
+
+func (n Notice) of(a Action) []Recipient {
+	return slices.DeleteFunc(slices.Clone(n.Recipients), func(r Recipient) bool { return r.Action != a })
+}
+
 // writeText writes the part for people.
 func (n Notice) writeText(w *writer) {
 	text := &writer{}
-	text.line("Your message could not be delivered to:")
-	text.line("")
-	for _, r := range n.Recipients {
-		text.line("  %s", oneLine(r.Addr))
-		text.line("      %s", oneLine(r.Reply))
+	n.list(text, Failed, "Your message could not be delivered to:")
+	n.list(text, Delayed, "Your message has not been delivered yet to:")
+	n.list(text, Relayed, "Your message was passed on to a server that will not tell you more, for:")
+	if n.Why != "" {
+		text.line("Why: %s", oneLine(n.Why))
 	}
-	text.line("")
-	text.line("Why: %s", oneLine(n.Why))
 	if n.Do != "" {
 		text.line("What to do: %s", oneLine(n.Do))
+	}
+	if len(n.of(Delayed)) > 0 {
+		text.line("You need not send it again: it is tried until %s.", n.Until.UTC().Format(time.RFC1123Z))
 	}
 	text.line("")
 	text.line("The message was taken in by %s on %s.", n.Hostname, n.Arrived.UTC().Format(time.RFC1123Z))
@@ -117,6 +147,23 @@ func (n Notice) writeText(w *writer) {
 	w.line("Content-Transfer-Encoding: quoted-printable")
 	w.line("")
 	w.quoted(text.Bytes(), false)
+}
+
+// list writes the recipients of one action, if there are any.
+func (n Notice) list(text *writer, a Action, title string) {
+	recipients := n.of(a)
+	if len(recipients) == 0 {
+		return
+	}
+	text.line("%s", title)
+	text.line("")
+	for _, r := range recipients {
+		text.line("  %s", oneLine(r.Addr))
+		if r.Reply != "" {
+			text.line("      %s", oneLine(r.Reply))
+		}
+	}
+	text.line("")
 }
 
 // writeStatus writes the part for programs (RFC 3464 §2).
@@ -138,7 +185,7 @@ func (n Notice) writeStatus(w *writer) {
 			kind = "utf-8"
 		}
 		w.line("Final-Recipient: %s", address(smtp.ORcpt{Type: kind, Addr: r.Addr}))
-		w.line("Action: failed")
+		w.line("Action: %s", r.Action)
 		w.line("Status: %s", r.Status)
 		switch {
 		case r.Reply == "":
@@ -146,6 +193,9 @@ func (n Notice) writeStatus(w *writer) {
 			w.line("Diagnostic-Code: smtp; %s", ascii(r.Reply))
 		default:
 			w.line("Diagnostic-Code: x-pawl; %s", ascii(r.Reply)) // RFC 3464 §2.1.2
+		}
+		if r.Action == Delayed {
+			w.line("Will-Retry-Until: %s", n.Until.UTC().Format(time.RFC1123Z)) // RFC 3464 §2.3.8
 		}
 	}
 }

@@ -23,8 +23,8 @@ func notice() bounce.Notice {
 		EnvID: "QQ314159", Domain: "example.com",
 		Why: "no host of example.com could be used.", Do: "Ask its postmaster.",
 		Recipients: []bounce.Recipient{
-			{Addr: "bob@example.com", ORcpt: "rfc822;bob+2Ba@example.net", Status: "5.1.1", Reply: "550 5.1.1 no such user", SMTP: true},
-			{Addr: "carl@example.com", Status: "4.4.7", Reply: "it could not be delivered in 5 days"},
+			{Action: bounce.Failed, Addr: "bob@example.com", ORcpt: "rfc822;bob+2Ba@example.net", Status: "5.1.1", Reply: "550 5.1.1 no such user", SMTP: true},
+			{Action: bounce.Failed, Addr: "carl@example.com", Status: "4.4.7", Reply: "it could not be delivered in 5 days"},
 		},
 		Original: []byte("From: Ann <ann@example.org>\r\nSubject: a\r\n secret\r\n\r\nThe content.\r\n"),
 	}
@@ -183,8 +183,8 @@ func TestTextFromOutsideCannotAddLines(t *testing.T) {
 	n := notice()
 	n.To, n.EnvID, n.Domain, n.Why, n.Do = "ann"+evil+"@example.org", evil, evil, evil, evil
 	n.Recipients = []bounce.Recipient{
-		{Addr: "bob@example.com" + evil, ORcpt: "rfc822;" + evil, Status: "5.0.0", Reply: evil, SMTP: true},
-		{Addr: "bob@example.com" + evil, ORcpt: "utf-8;" + evil, Status: "5.0.0", Reply: evil + strings.Repeat("é", 5000)},
+		{Action: bounce.Failed, Addr: "bob@example.com" + evil, ORcpt: "rfc822;" + evil, Status: "5.0.0", Reply: evil, SMTP: true},
+		{Action: bounce.Failed, Addr: "bob@example.com" + evil, ORcpt: "utf-8;" + evil, Status: "5.0.0", Reply: evil + strings.Repeat("é", 5000)},
 	}
 	r := parse(t, n.Write())
 	if got := r.header.Get("Bcc"); got != "" {
@@ -206,7 +206,7 @@ func TestTextFromOutsideCannotAddLines(t *testing.T) {
 func TestRFC6533_3_AnInternationalAddressIsWrittenInASCII(t *testing.T) {
 	n := notice()
 	n.To = "änn@example.org"
-	n.Recipients = []bounce.Recipient{{Addr: "jürgen@example.com", ORcpt: `utf-8;j\x{FC}rgen@example.net`, Status: "5.1.1", Reply: "550 5.1.1 wer?", SMTP: true}}
+	n.Recipients = []bounce.Recipient{{Action: bounce.Failed, Addr: "jürgen@example.com", ORcpt: `utf-8;j\x{FC}rgen@example.net`, Status: "5.1.1", Reply: "550 5.1.1 wer?", SMTP: true}}
 	wire := n.Write()
 	r := parse(t, wire)
 	if got, want := r.status[1].Get("Final-Recipient"), `utf-8; j\x{FC}rgen@example.com`; got != want {
@@ -228,7 +228,7 @@ func FuzzWrite(f *testing.F) {
 	f.Add("b\r\n@", "utf-8;\\x{FC}", "\xff", []byte("A: b\r\n \r\n\xff"))
 	f.Fuzz(func(t *testing.T, addr, orcpt, reply string, original []byte) {
 		n := notice()
-		n.Recipients = []bounce.Recipient{{Addr: addr, ORcpt: orcpt, Status: "5.0.0", Reply: reply}}
+		n.Recipients = []bounce.Recipient{{Action: bounce.Failed, Addr: addr, ORcpt: orcpt, Status: "5.0.0", Reply: reply}}
 		n.Why, n.Original = reply, original
 		if r := parse(t, n.Write()); len(r.status) != 2 || len(r.status[1]["Action"]) != 1 {
 			t.Errorf("the status is %v", r.status)

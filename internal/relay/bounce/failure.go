@@ -29,15 +29,14 @@ type Options struct {
 	Allow func(to string) bool
 }
 
-// New returns a function that makes the bounce of a failure, for
+// New returns a function that makes the notification of an attempt's news, for
 // [queue.Options]. It returns nil where none is due: the message came from the
-// null sender, so that it is a bounce itself (RFC 5321 §4.5.5), or none of the
-// recipients that failed asked for it (RFC 3461 §4.1), or the address has had
-// its bounces.
-func New(o Options) func(context.Context, queue.Failure) (*queue.Submission, error) {
-	return func(_ context.Context, f queue.Failure) (*queue.Submission, error) {
+// null sender, so that it is a notification itself (RFC 5321 §4.5.5), or none of
+// the recipients asked for it (RFC 3461 §4.1), or the address has had its share.
+func New(o Options) func(context.Context, queue.News) (*queue.Submission, error) {
+	return func(_ context.Context, f queue.News) (*queue.Submission, error) {
 		d := f.Delivery
-		tell := told(f.Failed)
+		tell := told(f)
 		if d.From == "" || len(tell) == 0 || o.Allow != nil && !o.Allow(d.From) {
 			return nil, nil
 		}
@@ -49,7 +48,7 @@ func New(o Options) func(context.Context, queue.Failure) (*queue.Submission, err
 		original, _ := f.Open()
 		n := Notice{
 			ID: db.NewID(), Hostname: o.Hostname, To: d.From, At: o.Now(), Arrived: d.Received, EnvID: d.EnvID,
-			Domain: d.Domain, Why: f.Why, Do: d.Do, Recipients: tell, Original: original,
+			Until: d.Expires, Domain: d.Domain, Why: f.Why, Do: d.Do, Recipients: tell, Original: original,
 		}
 		s := &queue.Submission{Message: queue.Message{
 			ID: n.ID, Org: d.Org,
@@ -81,18 +80,34 @@ func (o Options) write(body *queue.Body, text []byte) error {
 	return err
 }
 
-// told chooses the recipients whose failure the sender wants to hear of: all
-// for which he did not say otherwise (RFC 3461 §4.1).
-func told(failed []queue.Recipient) []Recipient {
+// told chooses the recipients whose news the sender wants to hear. Who did not
+// say hears of failures and delays, and of a success who asked for it (RFC 3461
+// §4.1, §5.2.2).
+func told(n queue.News) []Recipient {
 	var tell []Recipient
-	for _, r := range failed {
-		if r.Notify != "" && !listed(r.Notify, "FAILURE") {
-			continue
+	for _, r := range n.Failed {
+		if r.Notify == "" || listed(r.Notify, "FAILURE") {
+			code, bySMTP := status(r.Reply)
+			tell = append(tell, recipient(r, Failed, code, bySMTP))
 		}
-		status, bySMTP := status(r.Reply)
-		tell = append(tell, Recipient{Addr: r.Addr, ORcpt: r.ORcpt, Status: status, Reply: r.Reply, SMTP: bySMTP})
+	}
+	for _, r := range n.Delayed {
+		if r.Notify == "" || listed(r.Notify, "DELAY") {
+			code, bySMTP := status(r.Reply)
+			// RFC 3463 §2: what is tried again is of class 4.
+			tell = append(tell, recipient(r, Delayed, "4"+code[1:], bySMTP))
+		}
+	}
+	for _, r := range n.Relayed {
+		if listed(r.Notify, "SUCCESS") {
+			tell = append(tell, recipient(r, Relayed, "2.0.0", true))
+		}
 	}
 	return tell
+}
+
+func recipient(r queue.Recipient, a Action, code string, bySMTP bool) Recipient {
+	return Recipient{Action: a, Addr: r.Addr, ORcpt: r.ORcpt, Status: code, Reply: r.Reply, SMTP: bySMTP}
 }
 
 func listed(list, word string) bool {

@@ -33,15 +33,15 @@ func newQueue(t *testing.T, d *db.DB, o queue.Options) *queue.Queue {
 }
 
 // made makes the bounce of a failure; nil if none is due.
-func made(t *testing.T, f queue.Failure) (*queue.Submission, error) {
+func made(t *testing.T, f queue.News) (*queue.Submission, error) {
 	t.Helper()
 	q := newQueue(t, dbtest.SQLite(t), queue.Options{})
 	f.Open = func() ([]byte, error) { return []byte("Subject: a\r\n\r\nThe content.\r\n"), nil }
 	return bounce.New(bounce.Options{Hostname: "relay.example.org", Now: func() time.Time { return now }, Body: q.Body})(t.Context(), f)
 }
 
-func failure(m queue.Message, failed ...queue.Recipient) queue.Failure {
-	return queue.Failure{Delivery: queue.Delivery{Message: m, ID: "d", Domain: "example.com"}, Failed: failed, Why: "it was refused"}
+func failure(m queue.Message, failed ...queue.Recipient) queue.News {
+	return queue.News{Delivery: queue.Delivery{Message: m, ID: "d", Domain: "example.com"}, Failed: failed, Why: "it was refused"}
 }
 
 func bob(notify string) queue.Recipient {
@@ -52,7 +52,7 @@ func TestWhoIsToldOfAFailure(t *testing.T) {
 	ann := queue.Message{From: "ann@Example.ORG"}
 	for _, c := range []struct {
 		name string
-		f    queue.Failure
+		f    queue.News
 		due  bool
 	}{
 		{"a sender who said nothing", failure(ann, bob("")), true},
@@ -210,5 +210,58 @@ func TestAFailureInTheQueueBecomesABounce(t *testing.T) {
 	}
 	if r.head != "Subject: a\r\n" || strings.Contains(r.text, "The content") {
 		t.Errorf("the bounce returns %q", r.head)
+	}
+}
+
+func TestRFC3461_4_1_WhoIsToldOfADelayOrOfASuccess(t *testing.T) {
+	ann := queue.Message{From: "ann@example.org"}
+	waits := func(notify string) queue.News {
+		return queue.News{
+			Delivery: queue.Delivery{Message: ann, ID: "d", Domain: "example.com", Expires: now.Add(96 * time.Hour)},
+			Delayed:  []queue.Recipient{{Addr: "bob@example.com", Notify: notify, State: queue.Pending, Reply: "550 5.7.5 not under TLS"}}, Why: "it waits",
+		}
+	}
+	passed := func(notify string) queue.News {
+		return queue.News{
+			Delivery: queue.Delivery{Message: ann, ID: "d", Domain: "example.com"},
+			Relayed:  []queue.Recipient{{Addr: "bob@example.com", Notify: notify, State: queue.Delivered, Reply: "250 ok", Relayed: true}},
+		}
+	}
+	for _, c := range []struct {
+		name string
+		news queue.News
+		want []string // nil: nothing is sent
+	}{
+		{"a delay, to who said nothing", waits(""), []string{
+			"Subject: Delayed: your message to example.com", "You need not send it again", "Action: delayed", "Status: 4.7.5",
+			"Will-Retry-Until: Wed, 10 Jun 2026 12:00:00 +0000",
+		}},
+		{"a delay, to who asked", waits("FAILURE,DELAY"), []string{"Action: delayed"}},
+		{"no delay, to who asked for other things", waits("FAILURE"), nil},
+		{"no delay, to who said NEVER", waits("NEVER"), nil},
+		{"a success, to who asked (§5.2.2)", passed("SUCCESS"), []string{"Subject: Passed on", "Action: relayed", "Status: 2.0.0", "Diagnostic-Code: smtp; 250 ok"}},
+		{"no success, to who did not ask", passed(""), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := dbtest.SQLite(t)
+			q := newQueue(t, d, queue.Options{})
+			c.news.Open = func() ([]byte, error) { return []byte("Subject: a\r\n\r\n"), nil }
+			s, err := bounce.New(bounce.Options{Hostname: "relay.example.org", Now: func() time.Time { return now }, Body: q.Body})(t.Context(), c.news)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (s != nil) != (c.want != nil) {
+				t.Fatalf("a notification was made: %v", s != nil)
+			}
+			if s == nil {
+				return
+			}
+			text := string(through(t, d, s))
+			for _, want := range c.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("it does not say %q:\n%s", want, text)
+				}
+			}
+		})
 	}
 }

@@ -304,6 +304,10 @@ func TestWhatTheHostDoesNotOffer(t *testing.T) {
 			if !strings.HasPrefix(r.Recipients[0].Reply, c.reply) {
 				t.Errorf("reply %q, want %q", r.Recipients[0].Reply, c.reply)
 			}
+			// RFC 3461 §5.2.2: a host without DSN leaves notifications of success to us.
+			if ours := r.Recipients[0].Relayed; ours != (c.without == "DSN") {
+				t.Errorf("the notifications are left to us: %v", ours)
+			}
 			if tried := len(hosts(r)); c.want == "failed" && tried != 2 {
 				t.Errorf("%d hosts were asked", tried)
 			}

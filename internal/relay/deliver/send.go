@@ -38,7 +38,7 @@ func (a *attempt) send(ctx context.Context, s *session, t *queue.Try) answer {
 	if t.Reused {
 		s.lines.reset()
 	}
-	var sum tally
+	sum := tally{mute: !s.c.Extensions().Has(smtp.DSN)}
 	for rest := a.open; len(rest) > 0; {
 		batch := rest[:min(len(rest), maxRcpts)]
 		result, err := a.offer(ctx, s, batch)
@@ -131,6 +131,8 @@ type tally struct {
 	lacking bool   // the host cannot take the message, or a part of it
 	doubt   bool   // the message went out, and no reply came
 	fault   string // of the message itself
+
+	mute bool // the host does not do DSN: notifications of success are ours (RFC 3461 §5.2.2)
 }
 
 func (s *tally) answer() answer {
@@ -175,6 +177,7 @@ func (a *attempt) takeIn(sum *tally, batch []int, result client.Result, err erro
 		a.heed(o.Reply)
 		r := a.Recipients[i]
 		r.State, r.Reply = a.fate(sum, o)
+		r.Relayed = sum.mute && r.State == queue.Delivered
 		a.result.Recipients[i] = r
 	}
 	return again

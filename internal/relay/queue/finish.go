@@ -29,8 +29,8 @@ func (q *Queue) finish(ctx context.Context, d *dest, j *Job, r Result) {
 	now := q.opts.Now()
 	m := q.outcome(j, r, now)
 	m.dest, m.shared = d, q.shared()
-	if failed := newlyFailed(j.Recipients, m.after.Recipients); len(failed) > 0 {
-		m.bounce = q.bounce(ctx, j, m.after, failed)
+	if q.opts.Bounce != nil {
+		m.bounce = q.bounce(ctx, j, q.news(j, &m.after, now))
 	}
 	if m.after.ByPolicy && !j.ByPolicy && m.after.Waiting() && q.opts.OnHeld != nil {
 		q.opts.OnHeld(ctx, m.after)
@@ -86,6 +86,7 @@ func (d *Delivery) apply(r Result, now time.Time) {
 		switch said.State {
 		case Pending, Delivered, Failed:
 			d.Recipients[i].State, d.Recipients[i].Reply = said.State, clean(said.Reply)
+			d.Recipients[i].Relayed = said.Relayed && said.State == Delivered
 		}
 	}
 	d.Attempts++
@@ -126,26 +127,40 @@ func (d *Delivery) settle(next time.Time) {
 	d.ByPolicy = false // it does not wait any more
 }
 
-func newlyFailed(before, after []Recipient) []Recipient {
-	var failed []Recipient
-	for i, r := range after {
-		if r.State == Failed && before[i].State != Failed {
-			failed = append(failed, r)
+// news is what an attempt changed that a sender may want to hear of. Who is told
+// of now that waits is not told of again.
+func (q *Queue) news(j *Job, after *Delivery, now time.Time) News {
+	n := News{Why: after.Why}
+	late := q.opts.DelayNotice > 0 && after.State == Queued && now.Sub(after.Received) >= q.opts.DelayNotice
+	for i := range after.Recipients {
+		r := &after.Recipients[i]
+		changed := r.State != j.Recipients[i].State
+		switch {
+		case changed && r.State == Failed:
+			n.Failed = append(n.Failed, *r)
+		case changed && r.State == Delivered && r.Relayed:
+			n.Relayed = append(n.Relayed, *r)
+		case late && r.State == Pending && !r.Warned:
+			r.Warned = true
+			n.Delayed = append(n.Delayed, *r)
 		}
 	}
-	return failed
+	n.Delivery = *after
+	return n
 }
 
 // bounce makes the rows of a delivery status notification; nil if none is due.
-// A bounce that cannot be made does not keep the failure from being recorded.
-func (q *Queue) bounce(ctx context.Context, j *Job, after Delivery, failed []Recipient) *newRows {
-	if q.opts.Bounce == nil {
+// A notification that cannot be made does not keep what happened from being
+// recorded.
+func (q *Queue) bounce(ctx context.Context, j *Job, n News) *newRows {
+	if len(n.Failed)+len(n.Delayed)+len(n.Relayed) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, bounceTime)
 	defer cancel()
 	j.open = q.bodyOf(ctx, j)
-	s, err := q.opts.Bounce(ctx, Failure{Delivery: after, Failed: failed, Why: after.Why, Open: j.all})
+	n.Open = j.all
+	s, err := q.opts.Bounce(ctx, n)
 	if err == nil && s == nil {
 		return nil
 	}
@@ -155,7 +170,7 @@ func (q *Queue) bounce(ctx context.Context, j *Job, after Delivery, failed []Rec
 		s.Body.Discard()
 	}
 	if err != nil {
-		q.opts.Log.Error("a bounce could not be made; tell the sender by hand", "sender", j.From, "delivery", j.ID, "err", err)
+		q.opts.Log.Error("a notification could not be made; tell the sender by hand", "sender", j.From, "delivery", j.ID, "err", err)
 		return nil
 	}
 	return rows

@@ -42,6 +42,10 @@ type Recipient struct {
 	Notify string         `json:"notify,omitempty"` // RFC 3461 §4.1
 	State  RecipientState `json:"state"`
 	Reply  string         `json:"reply,omitempty"` // the last reply about it
+	// Relayed: the server that took it does not take over its notifications.
+	Relayed bool `json:"relayed,omitempty"`
+	// Warned: its sender was told that it waits.
+	Warned bool `json:"warned,omitempty"`
 }
 
 // State is where a delivery stands.

@@ -44,7 +44,7 @@ import (
 // ErrNotFound is returned for a delivery that the queue does not have.
 var ErrNotFound = errors.New("there is no such delivery in the queue")
 
-// Options are what a Queue needs; all of it but Grace, Bounce and OnHeld.
+// Options are what a Queue needs; all of it but Grace, DelayNotice, Bounce and OnHeld.
 type Options struct {
 	DB    *db.DB
 	Spool string // folder for large bodies, of this process alone; made if it is not there
@@ -61,18 +61,24 @@ type Options struct {
 	History     time.Duration // how long ended deliveries and their stories are kept
 	Grace       time.Duration // how long attempts under way may go on when Run is told to end
 
-	// Bounce makes the delivery status notification for recipients that failed
-	// for good (RFC 3464), or nil if none is due. It goes into the queue in the
-	// same commit that ends the delivery. Nil: failures are only recorded.
-	Bounce func(ctx context.Context, b Failure) (*Submission, error)
+	// DelayNotice is how old a message is when its sender is told that it waits; 0: never.
+	DelayNotice time.Duration
+
+	// Bounce makes the delivery status notification of what an attempt came to
+	// (RFC 3464), or nil if none is due. It goes into the queue in the same commit
+	// as the attempt. Nil: what happens is only recorded.
+	Bounce func(ctx context.Context, n News) (*Submission, error)
 	// OnHeld is told of each delivery that a policy makes wait for the first time.
 	OnHeld func(ctx context.Context, d Delivery)
 }
 
-// Failure is what a bounce is made of.
-type Failure struct {
+// News is what a notification is made of: the recipients with whom something
+// happened that their sender may want to hear of.
+type News struct {
 	Delivery Delivery
-	Failed   []Recipient
+	Failed   []Recipient // for good
+	Delayed  []Recipient // still wait after [Options.DelayNotice]; each is told of once
+	Relayed  []Recipient // taken by a server that sends no notifications (RFC 3461 §5.2.2)
 	Why      string
 	// Open returns the original's body in wire form.
 	Open func() ([]byte, error)

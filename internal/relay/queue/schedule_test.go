@@ -70,11 +70,11 @@ func TestTheWaitDoublesUpToTheLongestWithJitter(t *testing.T) {
 
 func TestAtTheEndOfTheLifetimeThereIsOneLastTryAndABounce(t *testing.T) {
 	var q *queue.Queue
-	var told []queue.Failure
+	var told []queue.News
 	change := func(o *queue.Options) {
 		told = nil
 		o.Lifetime, o.RetryFirst, o.RetryMax = 3*time.Hour, 30*time.Minute, 2*time.Hour
-		o.Bounce = func(_ context.Context, f queue.Failure) (*queue.Submission, error) {
+		o.Bounce = func(_ context.Context, f queue.News) (*queue.Submission, error) {
 			original, err := f.Open()
 			if err != nil || string(original) != letter {
 				t.Errorf("the bounce sees %q of the original (%v), want all of it", original, err)
@@ -116,7 +116,7 @@ func TestAtTheEndOfTheLifetimeThereIsOneLastTryAndABounce(t *testing.T) {
 }
 
 // notice is a small bounce.
-func notice(q *queue.Queue, f queue.Failure) *queue.Submission {
+func notice(q *queue.Queue, f queue.News) *queue.Submission {
 	b := q.Body()
 	fmt.Fprintf(b, "not delivered: %s", f.Failed[0].Addr)
 	return &queue.Submission{Body: b, Recipients: []queue.Destined{{
@@ -473,6 +473,34 @@ func TestSomeRecipientsAreDeliveredAndTheOthersTriedAgain(t *testing.T) {
 		}
 		if got, want := strings.Join(states, ", "), "delivered 250 ok, delivered 250 ok, failed 550 who?"; got != want {
 			w.Errorf("the recipients are %s, want %s", got, want)
+		}
+	})
+}
+
+func TestASenderIsToldOnceThatHisMessageWaits(t *testing.T) {
+	var told []queue.News
+	change := func(o *queue.Options) {
+		told = nil
+		o.RetryFirst, o.RetryMax, o.DelayNotice = time.Hour, time.Hour, 4*time.Hour
+		o.Bounce = func(_ context.Context, n queue.News) (*queue.Submission, error) {
+			told = append(told, n)
+			return nil, nil
+		}
+	}
+	each(t, change, func(w *world) {
+		id := w.send("bob@example.com", "cat@example.com")
+		for range 8 {
+			w.within(2 * time.Hour).later("450 not now")
+		}
+		if len(told) != 1 || len(told[0].Delayed) != 2 || len(told[0].Failed) != 0 || told[0].Why != "450 not now" {
+			t.Fatalf("of 8 tries in 8 hours the sender hears %+v, want once of both recipients", told)
+		}
+		if age := told[0].Delivery.Updated.Sub(told[0].Delivery.Received); age < 4*time.Hour || age > 6*time.Hour {
+			t.Errorf("he hears of it after %s, want 4 h or at the next try", age)
+		}
+		w.settle()
+		if d := w.want(id, queue.Queued, "450 not now"); !d.Recipients[0].Warned || !d.Recipients[1].Warned {
+			t.Errorf("that he was told is not kept: %+v", d.Recipients)
 		}
 	})
 }
