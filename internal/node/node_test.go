@@ -105,7 +105,11 @@ func TestMetricsOfPolicies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, body := get(t, n, "/metrics")
+	var body string
+	eventually(t, "the policy is stored", func() bool { // behind the answer
+		_, body = get(t, n, "/metrics")
+		return strings.Contains(body, "pawl_policy_oldest_age_seconds ")
+	})
 	for _, line := range []string{
 		`pawl_policy_answers_total{kind="secure"} 2`,
 		`pawl_policy_answers_total{kind="notfound"} 2`,
@@ -113,7 +117,6 @@ func TestMetricsOfPolicies(t *testing.T) {
 		`pawl_policy_lookups_total{from="network"} 2`,
 		`pawl_policy_refreshes_total 1`,
 		`pawl_policy_failures_total{result="sts-policy-fetch-error"} 1`,
-		`pawl_policy_oldest_age_seconds `,
 		`pawl_policy_overrides 0`,
 		`pawl_policy_overridden_total 0`,
 		`pawl_postfix_connections 1`,
