@@ -14,6 +14,7 @@ needs=(
 	"/usr/lib/postgresql:postgresql"
 	"strace:strace"
 	"swaks:swaks"
+	"msmtp:msmtp"
 	"python3:python3"
 	"debootstrap:debootstrap"
 	"ip:iproute2"

@@ -106,3 +106,24 @@ func TestPostfixSmtpSourceHandsMailIn(t *testing.T) {
 		}
 	}
 }
+
+func TestMsmtpHandsMailIn(t *testing.T) {
+	msmtp := peer(t, "msmtp")
+	var seen []Credentials
+	r := start(t, nil, func(o *Options) { withAuth(&seen)(o); o.Without = nil })
+	host, port, _ := strings.Cut(r.addr, ":")
+	cmd := exec.CommandContext(t.Context(), msmtp, "--host="+host, "--port="+port, "--tls=on", "--tls-starttls=on", "--tls-certcheck=off", "--auth=plain",
+		"--user=ann", "--passwordeval=echo secret", "--from=ann@a.test", "--dsn-notify=failure,delay", "bob@b.test", "cat@c.test")
+	cmd.Stdin = strings.NewReader("Subject: one\n\n.\n..dots\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("msmtp: %v\n%s", err, out)
+	}
+	got := r.in.taken()
+	if len(got) != 1 {
+		t.Fatalf("%d messages taken, want 1", len(got))
+	}
+	if m := got[0]; m.user != "ann@a.test" || m.protocol != "ESMTPSA" || len(m.rcpts) != 2 || m.rcpts[0].Notify.String() != "FAILURE,DELAY" ||
+		!strings.HasSuffix(m.body, "\r\n\r\n.\r\n..dots\r\n") {
+		t.Errorf("it arrived as %+v", m)
+	}
+}
