@@ -1,0 +1,45 @@
+package smtp
+
+import "strings"
+
+// Redact puts a star in the place of every local part in a text: "RCPT
+// TO:<*@example.com>". What stands before an @ counts as one, be it an address
+// or not; a mailbox that is named without its domain is not found.
+func Redact(text string) string {
+	end := ""
+	for {
+		at := strings.LastIndexByte(text, '@')
+		if at < 0 {
+			return text + end
+		}
+		start := localBefore(text[:at])
+		if start < at {
+			end = "*" + text[at:] + end
+		} else {
+			end = text[at:] + end
+		}
+		text = text[:start]
+	}
+}
+
+// localBefore is where the local part at a text's end begins.
+func localBefore(s string) int {
+	if strings.HasSuffix(s, `"`) { // RFC 5321 §4.1.2: a Quoted-string
+		for i := len(s) - 2; i >= 0; i-- {
+			if s[i] == '"' && !escaped(s[:i]) {
+				return i
+			}
+		}
+	}
+	i := len(s)
+	for i > 0 && !strings.ContainsRune(" \t\r\n<>()[],;:@", rune(s[i-1])) {
+		i--
+	}
+	return i
+}
+
+// escaped reports whether what follows a text has a backslash of its own.
+func escaped(s string) bool {
+	n := len(s) - len(strings.TrimRight(s, `\`))
+	return n%2 == 1
+}
