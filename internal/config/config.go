@@ -33,6 +33,7 @@ type Config struct {
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error
 	Format string `yaml:"format"` // text, json
+	Redact bool   `yaml:"redact"` // no local parts of addresses, in the log or in stories
 }
 
 // DNS says whom pawl asks and whether it is to be believed.
