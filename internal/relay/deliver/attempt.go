@@ -29,6 +29,8 @@ type attempt struct {
 	asked  time.Time // when it was first known which hosts there are
 	fresh  bool      // DNS is asked anew
 	route  *Route    // nil: the mail goes to the domain's own hosts
+	full   bool      // all that is said is kept
+	said   string    // the last reply that mattered
 	dest   verify.Destination
 	open   []int // recipients that are left to deliver, by index
 	result queue.Result

@@ -57,7 +57,7 @@ func (a *attempt) greet(ctx context.Context, h verify.Host, addr netip.Addr, t *
 	if err != nil {
 		return nil, &dialError{err}
 	}
-	s := &session{demand: h.Demand, route: a.route, addr: addr, opened: o.Now(), source: localAddr(conn)}
+	s := &session{demand: h.Demand, route: a.route, addr: addr, opened: o.Now(), source: localAddr(conn), lines: transcript{full: a.full}}
 	s.c = client.New(conn, client.Options{
 		// There is no STARTTLS after HELO.
 		Hello: o.Hostname, FallBackToHELO: h.Demand.PlaintextAllowed(), Timeouts: o.Timeouts, Trace: s.lines.add,

@@ -56,6 +56,7 @@ type Options struct {
 	Port     uint16 // of MX hosts
 	Routes   []Route
 	Timeouts client.Timeouts
+	Redact   bool         // stories name no mailboxes
 	Log      *slog.Logger // one line an attempt
 	Outcomes func(context.Context, outcome.Attempt)
 }
@@ -64,6 +65,7 @@ type Options struct {
 type Deliverer struct {
 	opts     Options
 	routes   atomic.Pointer[routes]
+	records  atomic.Pointer[[]Recording]
 	sessions tls.ClientSessionCache
 	pool     *pool
 }
@@ -106,37 +108,15 @@ func (m *mail) waived() bool { return m.TLSOptional && !m.RequireTLS }
 func (m *mail) bound() bool { return m.RequireTLS && m.From != "" }
 
 func (d *Deliverer) deliver(ctx context.Context, m *mail) queue.Result {
-	a := &attempt{mail: m, d: d, began: d.opts.Now(), open: m.Pending(), fresh: m.last, route: d.Route(m.Domain)}
+	a := &attempt{mail: m, d: d, began: d.opts.Now(), open: m.Pending(), fresh: m.last, route: d.Route(m.Domain), full: d.recorded(m.Domain)}
 	a.result.Story.Route = a.route.String()
 	a.result.Recipients = make(map[int]queue.Recipient, len(a.open))
-	a.result.Story.At = a.began
+	a.result.Story.At, a.result.Story.Transcript = a.began, a.full
 	a.run(ctx)
 	a.sum(ctx)
 	a.log(ctx)
+	if d.opts.Redact {
+		redact(&a.result.Story)
+	}
 	return a.result
-}
-
-// log writes the attempt's line.
-func (a *attempt) log(ctx context.Context) {
-	if !a.d.opts.Log.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
-	t := a.telling
-	if t == nil {
-		t = &queue.Try{Transport: outcome.NotSent}
-	}
-	attrs := []slog.Attr{
-		slog.String("message", a.Message.ID), slog.String("delivery", a.ID), slog.String("domain", a.Domain),
-		slog.Int("left", len(a.open)), slog.String("mx", t.MX), slog.String("transport", string(t.Transport)),
-		slog.String("tls", t.TLS), slog.String("cell", t.Cell), slog.Bool("reused", t.Reused),
-		slog.Bool("policy", a.result.ByPolicy), slog.Duration("took", a.result.Story.Took), slog.String("why", a.result.Story.Why),
-	}
-	if t.Addr.IsValid() {
-		attrs = append(attrs, slog.String("addr", t.Addr.String()))
-	}
-	what := "not delivered"
-	if a.result.Story.OK {
-		what = "delivered"
-	}
-	a.d.opts.Log.LogAttrs(ctx, slog.LevelInfo, "relay: "+what, attrs...)
 }

@@ -37,6 +37,7 @@ func (a *attempt) send(ctx context.Context, s *session, t *queue.Try) answer {
 	}
 	if t.Reused {
 		s.lines.reset()
+		s.lines.full = a.full
 	}
 	sum := tally{mute: !s.c.Extensions().Has(smtp.DSN)}
 	for rest := a.open; len(rest) > 0; {
@@ -273,11 +274,14 @@ func (a *attempt) conclude(ctx context.Context, s *session, t *queue.Try, sum *t
 	s.uses++
 	a.tellOf(ctx, s, sum.delivered > 0)
 	t.OK = sum.delivered > 0
+	a.said = sum.said
 	w := ofSuccess
 	if len(a.open) == 0 && sum.failed == 0 && sum.fault == "" {
 		t.Why = s.verdict.Why + "; it took the mail: " + sum.said
 	} else {
 		w = a.explain(t, sum)
+	}
+	if a.full || w != ofSuccess {
 		t.Lines = append(t.Lines, s.lines.take()...)
 	}
 	s.lines.reset()

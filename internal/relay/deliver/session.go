@@ -113,10 +113,15 @@ func (a *attempt) tell(ctx context.Context, o outcome.Attempt) {
 type transcript struct {
 	text []byte
 	ends []int
+	full bool // the destination is in transcript mode
 }
 
 func (l *transcript) add(d client.Direction, line string) {
-	if len(l.ends) >= maxLines || len(l.text)+len(line) > maxTranscript {
+	lines, size := maxLines, maxTranscript
+	if l.full {
+		lines, size = maxFullLines, maxFullTranscript
+	}
+	if len(l.ends) >= lines || len(l.text)+len(line) > size {
 		return
 	}
 	l.text = append(append(append(l.text, d...), ": "...), line...)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,8 @@ import (
 const (
 	// maxStory caps a story in bytes; what a hostile server said at length is cut.
 	maxStory = 64 << 10
+	// maxFullStory takes its place in transcript mode.
+	maxFullStory = 1 << 20
 	// maxSentence caps what is kept of a reason, in bytes.
 	maxSentence = 2000
 	// bounceTime bounds the making of a bounce.
@@ -193,15 +196,19 @@ func storyText(s Story) (string, error) {
 	if err != nil {
 		return "{}", err
 	}
-	if len(text) <= maxStory {
+	most := maxStory
+	if s.Transcript {
+		most = maxFullStory
+	}
+	if len(text) <= most {
 		return string(text), nil
 	}
 	s.Destination = nil
 	s.Tries = slices.Clone(s.Tries)
 	for i := range s.Tries {
-		s.Tries[i].Lines, s.Tries[i].Steps = []string{"cut: the story is over 64 KiB"}, nil
+		s.Tries[i].Lines, s.Tries[i].Steps = []string{fmt.Sprintf("cut: the story is over %d KiB", most>>10)}, nil
 	}
-	if text, err = json.Marshal(s); err != nil || len(text) > maxStory {
+	if text, err = json.Marshal(s); err != nil || len(text) > most {
 		return "{}", err
 	}
 	return string(text), nil

@@ -112,7 +112,8 @@ type Result struct {
 type Story struct {
 	At          time.Time           `json:"at"`
 	Took        time.Duration       `json:"took"`
-	Route       string              `json:"route,omitempty"` // the route by which it went, where there was one
+	Route       string              `json:"route,omitempty"`      // the route by which it went, where there was one
+	Transcript  bool                `json:"transcript,omitempty"` // of all that was said: the destination was in transcript mode
 	Destination *verify.Destination `json:"destination,omitempty"`
 	Tries       []Try               `json:"tries,omitempty"` // one for each host and address, in order
 	OK          bool                `json:"ok"`              // at least one recipient was delivered
