@@ -22,6 +22,8 @@ type queueCmd struct {
 	Hold    queueActCmd  `cmd:"" help:"Do not try until released."`
 	Release queueActCmd  `cmd:"" help:"Try again what was held."`
 	Drop    queueActCmd  `cmd:"" help:"End without delivering and without a bounce."`
+
+	Transcript transcriptCmd `cmd:"" help:"Keep all that is said to a destination for a while."`
 }
 
 // chosen are the flags that choose deliveries.

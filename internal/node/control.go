@@ -59,6 +59,7 @@ func (n *Node) controls() *control.Server {
 	control.Handle(s, "explain", n.explain)
 	control.Handle(s, "queue.list", n.queue.List)
 	control.Handle(s, "queue.act", n.act)
+	control.Handle(s, "queue.transcript", n.transcript)
 	control.Handle(s, "reload", func(ctx context.Context, _ struct{}) (Reloaded, error) { return n.Reload(ctx) })
 	control.HandleStream(s, "backup", n.backup)
 	control.Handle(s, "drain", n.Drain)

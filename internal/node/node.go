@@ -199,7 +199,7 @@ func (n *Node) makeRelay(ctx context.Context) (err error) {
 	}
 	n.deliver = deliver.New(deliver.Options{
 		Policies: n.policy, Dial: n.w.Dial, Roots: n.roots, Now: n.w.Now, Hostname: n.config.Hostname,
-		Source4: r.SourceIPv4.Addr, Source6: r.SourceIPv6.Addr, Port: n.w.SMTP, Routes: routes, Log: n.log, Outcomes: n.ledger.Record,
+		Source4: r.SourceIPv4.Addr, Source6: r.SourceIPv6.Addr, Port: n.w.SMTP, Routes: routes, Redact: n.config.Log.Redact, Log: n.log, Outcomes: n.ledger.Record,
 	})
 	return n.makeAccept(ctx)
 }

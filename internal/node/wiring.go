@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/pawl-mail/pawl/internal/config"
 	"github.com/pawl-mail/pawl/internal/relay/queue"
 	"github.com/pawl-mail/pawl/internal/resolve"
+	"github.com/pawl-mail/pawl/internal/smtp"
 	"github.com/pawl-mail/pawl/internal/web"
 )
 
@@ -118,11 +120,30 @@ func newResolver(c config.Config, w Wiring) (*resolve.Resolver, error) {
 // logger makes the log that the configuration wants, whose level can be changed.
 func logger(c config.Log, levels *slog.LevelVar) *slog.Logger {
 	levels.Set(level(c.Level))
+	return slog.New(logHandler(c, levels, os.Stderr))
+}
+
+func logHandler(c config.Log, levels slog.Leveler, to io.Writer) slog.Handler {
 	o := &slog.HandlerOptions{Level: levels}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	if c.Redact {
+		o.ReplaceAttr = redact
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, o))
+	if c.Format == "json" {
+		return slog.NewJSONHandler(to, o)
+	}
+	return slog.NewTextHandler(to, o)
+}
+
+// redact leaves no mailbox in a value of the log, whatever it is of.
+func redact(_ []string, a slog.Attr) slog.Attr {
+	if k := a.Value.Kind(); k != slog.KindString && k != slog.KindAny {
+		return a
+	}
+	text := a.Value.String()
+	if without := smtp.Redact(text); without != text {
+		a.Value = slog.StringValue(without)
+	}
+	return a
 }
 
 // level is a level by its name, which the configuration's check has accepted.
