@@ -30,7 +30,7 @@ func (s *serveCmd) Run(ctx context.Context, top *cli) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	wiring := node.Wiring{Notify: notify}
+	wiring := node.Wiring{Notify: notify, GiveBack: true}
 	if top.Config != "" {
 		wiring.Load = top.settings
 	}

@@ -23,7 +23,7 @@ import (
 
 // cacheSettles is how long a node rests before it is looked at: what a burst leaves
 // (connections of the database, room that the collector gives back) is gone then.
-const cacheSettles = 75 * time.Second
+const cacheSettles = 135 * time.Second
 
 // cacheNode is a whole node, with every policy host at one address.
 func cacheNode(ctx context.Context, args []string) error {
@@ -36,6 +36,7 @@ func cacheNode(ctx context.Context, args []string) error {
 	c.Postfix.Listen, c.Web.Listen, c.Relay.Listen = "127.0.0.1:0", "127.0.0.1:0", []string{"127.0.0.1:0"}
 	debug.SetGCPercent(node.GCPercent)
 	n, err := node.New(ctx, c, node.Wiring{
+		GiveBack: true,
 		Log: slog.New(slog.DiscardHandler),
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if strings.HasSuffix(addr, ":443") {

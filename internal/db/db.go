@@ -163,3 +163,15 @@ func (d *DB) release() error {
 
 // name puts the package's error in front of a driver's.
 func (d *DB) name(err error) error { return named(d.engine, err) }
+
+// Shrink frees the pages that the writer keeps of an SQLite file. The next work
+// reads them again.
+func (d *DB) Shrink(ctx context.Context) error {
+	if d.Dialect() != SQLite {
+		return nil
+	}
+	return d.Write(ctx, func(ctx context.Context, tx Tx) error {
+		_, err := tx.ExecContext(ctx, "PRAGMA shrink_memory") // sqlite.org/pragma.html#pragma_shrink_memory
+		return err
+	})
+}

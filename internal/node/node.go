@@ -245,6 +245,9 @@ func (n *Node) bind(ctx context.Context) error {
 	n.serve("TLS reports", n.reporter.Run)
 	n.serve("comparison of outcomes", (&ledger.Comparer{Ledger: n.ledger, DB: n.db, Events: n.events, Now: n.w.Now, After: n.w.After, Log: n.log}).Run)
 	n.serve("self-check", n.watch)
+	if n.w.GiveBack {
+		n.serve("memory", n.giveBack)
+	}
 	return nil
 }
 

@@ -35,6 +35,9 @@ type Wiring struct {
 	Attempts func(queue.Deliver) queue.Deliver
 	// Load reads the configuration again, for a reload; nil: there is no file.
 	Load func() (config.Config, error)
+	// GiveBack returns memory to the system when a burst of work is over: for a
+	// process that has nothing else to do.
+	GiveBack bool
 	// Notify tells the service manager how the node is, in the words of package
 	// systemd; nil: nobody is told.
 	Notify func(said string)
