@@ -61,7 +61,11 @@ func (e *Engine) ExplainVia(ctx context.Context, host string, port uint16, viaMX
 	if err != nil {
 		return Explanation{}, err
 	}
-	return e.explain(ctx, domain, func() (verify.Destination, error) { return e.Via(ctx, domain, port, viaMX, false) })
+	x, err := e.explain(ctx, domain, func() (verify.Destination, error) { return e.Via(ctx, domain, port, viaMX, false) })
+	if x.Error != "" {
+		x.Summary = "There is no smart host " + domain + ": mail by this route waits."
+	}
+	return x, err
 }
 
 func (e *Engine) explain(ctx context.Context, domain string, destination func() (verify.Destination, error)) (Explanation, error) {

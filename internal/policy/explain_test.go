@@ -94,3 +94,13 @@ func TestExplainSaysInASentenceWhatHolds(t *testing.T) {
 		}
 	})
 }
+
+func TestARouteThatLeadsNowhereIsNotSaidToReturnMail(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		w.dns.set("MX gone.example", &resolve.NotFound{Name: "gone.example", Type: "MX", NXDomain: true})
+		x, err := w.ExplainVia(w.Context(), "gone.example", 0, true)
+		if want := "There is no smart host gone.example: mail by this route waits."; err != nil || x.Summary != want {
+			w.Errorf("got %q, %v, want %q", x.Summary, err, want)
+		}
+	})
+}
