@@ -1,6 +1,14 @@
 package db
 
-import "time"
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
 
 // Tuning sets the limits that tests make smaller.
 type Tuning struct {
@@ -25,4 +33,32 @@ func MigrationFiles(d Dialect) ([]string, error) {
 		names = append(names, e.Name())
 	}
 	return names, err
+}
+
+// RollBack undoes the migrations after a version, as an operator would who goes
+// back to the pawl of that time. Nothing may have the database open.
+func RollBack(ctx context.Context, o Options, version int64) error {
+	d := &DB{log: slog.New(slog.DiscardHandler)}
+	var pool *sql.DB
+	if o.URL == "" {
+		d.engine = &sqliteEngine{}
+		var err error
+		if pool, err = sqlitePool(filepath.Join(o.DataDir, File), "rw"); err != nil {
+			return err
+		}
+	} else {
+		d.engine = postgresEngine{}
+		config, err := pgx.ParseConfig(o.URL)
+		if err != nil {
+			return err
+		}
+		pool = postgresPool(config, "SELECT 1")
+	}
+	defer pool.Close()
+	p, err := d.provider(pool)
+	if err != nil {
+		return err
+	}
+	_, err = p.DownTo(ctx, version)
+	return err
 }
