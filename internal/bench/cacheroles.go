@@ -37,7 +37,7 @@ func cacheNode(ctx context.Context, args []string) error {
 	debug.SetGCPercent(node.GCPercent)
 	n, err := node.New(ctx, c, node.Wiring{
 		GiveBack: true,
-		Log: slog.New(slog.DiscardHandler),
+		Log:      slog.New(slog.DiscardHandler),
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if strings.HasSuffix(addr, ":443") {
 				addr = args[2]
