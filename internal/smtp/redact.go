@@ -22,16 +22,18 @@ func Redact(text string) string {
 	}
 }
 
-// localBefore is where the local part at a text's end begins.
+// localBefore is where the local part at a text's end begins: a Quoted-string (RFC
+// 5321 §4.1.2) with what is glued to its front, or what has no delimiter in it.
 func localBefore(s string) int {
-	if strings.HasSuffix(s, `"`) { // RFC 5321 §4.1.2: a Quoted-string
-		for i := len(s) - 2; i >= 0; i-- {
-			if s[i] == '"' && !escaped(s[:i]) {
-				return i
+	i := len(s)
+	if strings.HasSuffix(s, `"`) {
+		for q := len(s) - 2; q >= 0; q-- {
+			if s[q] == '"' && !escaped(s[:q]) {
+				i = q
+				break
 			}
 		}
 	}
-	i := len(s)
 	for i > 0 && !strings.ContainsRune(" \t\r\n<>()[],;:@", rune(s[i-1])) {
 		i--
 	}

@@ -27,7 +27,7 @@ func TestNoLocalPartIsLeft(t *testing.T) {
 }
 
 func FuzzRedact(f *testing.F) {
-	for _, s := range []string{"RCPT TO:<ann@example.com>", `"a \" b"@c`, "a@b@c", "\xff@"} {
+	for _, s := range []string{"RCPT TO:<ann@example.com>", `"a \" b"@c`, "a@b@c", "\xff@", `00"0"@`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
