@@ -64,7 +64,11 @@ func (q *queueListCmd) Run(ctx context.Context, top *cli) error {
 		return q.json(list)
 	}
 	if len(list) == 0 {
-		say("nothing waits")
+		if len(f.States) > 0 || f.Domain != "" || f.Sender != "" || f.Why != "" || f.ByPolicy || f.After != "" {
+			say("nothing in the queue is like that")
+		} else {
+			say("nothing waits")
+		}
 		return nil
 	}
 	for _, d := range list {
