@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,8 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pawl-mail/pawl/internal/postfix/postfixtest"
 	"github.com/pawl-mail/pawl/internal/smtp"
@@ -124,17 +123,20 @@ func TestPostfixTakesMail(t *testing.T) {
 }
 
 func TestEximTakesMail(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "../../../scripts/exim.sh").Output()
+	out, err := exec.CommandContext(t.Context(), "../../../scripts/unpack.sh", "exim4-daemon-light").Output()
 	if err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatalf("exim.sh: %v", err)
+			t.Fatalf("unpack.sh: %v", err)
 		}
-		t.Skipf("exim.sh: %v", err)
+		t.Skipf("unpack.sh: %v", err)
 	}
-	binary := filepath.Join(strings.TrimSpace(string(out)), "usr/sbin/exim4")
 	netns.Run(t, netns.Options{}, func() {
+		// It does not run without the user that its package makes.
+		if err := errors.Join(netns.Unpacked(strings.TrimSpace(string(out))), netns.AddUsers("Debian-exim")); err != nil {
+			t.Fatal(err)
+		}
 		certificate, key, roots := serverFiles(t)
-		dir := startExim(t, binary, certificate, key)
+		dir := startExim(t, certificate, key)
 		id := regexp.MustCompile(`id=(\S+)`)
 		handAll(t, "127.0.0.1:2525", roots, func(reply string) string {
 			m := id.FindStringSubmatch(reply)
@@ -159,7 +161,6 @@ func TestEximTakesMail(t *testing.T) {
 const eximConf = `primary_hostname = mx.a.test
 exim_user = nobody
 exim_group = nogroup
-exim_path = %[2]s
 spool_directory = %[1]s/spool
 log_file_path = %[1]s/log/%%slog
 pid_file_path = %[1]s/spool/pid
@@ -176,9 +177,8 @@ accept:
   accept
 `
 
-// startExim starts an Exim that keeps what it takes in its queue. It will not run
-// without a user that its package makes: this namespace has it.
-func startExim(t *testing.T, binary string, certificate, key []byte) (dir string) {
+// startExim starts an Exim that keeps what it takes in its queue.
+func startExim(t *testing.T, certificate, key []byte) (dir string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pawl-exim")
 	if err != nil {
@@ -191,17 +191,6 @@ func startExim(t *testing.T, binary string, certificate, key []byte) (dir string
 			t.Fatal(err)
 		}
 		return path
-	}
-	for file, line := range map[string]string{
-		"/etc/passwd": "Debian-exim:x:65533:65533::/nonexistent:/usr/sbin/nologin\n", "/etc/group": "Debian-exim:x:65533:\n",
-	} {
-		old, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount(write(filepath.Base(file), append(old, line...)), file, "", unix.MS_BIND, ""); err != nil {
-			t.Fatal(err)
-		}
 	}
 	for _, sub := range []string{"spool", "log"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o777); err != nil {
@@ -216,8 +205,8 @@ func startExim(t *testing.T, binary string, certificate, key []byte) (dir string
 	}
 	write("cert.pem", certificate)
 	write("key.pem", key)
-	conf := write("exim.conf", fmt.Appendf(nil, eximConf, dir, binary))
-	cmd := exec.CommandContext(t.Context(), binary, "-C", conf, "-bdf", "-oX", "127.0.0.1.2525")
+	conf := write("exim.conf", fmt.Appendf(nil, eximConf, dir))
+	cmd := exec.CommandContext(t.Context(), "exim4", "-C", conf, "-bdf", "-oX", "127.0.0.1.2525")
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -31,6 +31,7 @@ var ErrOutside = errors.New("not in a namespace of its own")
 type Options struct {
 	Prefixes []netip.Prefix // every address of them can be listened on; nil: Documentation
 	Resolver netip.Addr     // the one name server in /etc/resolv.conf
+	Addr     netip.Addr     // the machine's address; without one, getaddrinfo with AI_ADDRCONFIG finds nothing
 }
 
 // Documentation returns the address blocks that no real host has (RFC 5737,

@@ -8,6 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -45,6 +48,11 @@ func Setup(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	if o.Addr.IsValid() {
+		if err := ip(ctx, "address", "add", netip.PrefixFrom(o.Addr, o.Addr.BitLen()).String(), "dev", "lo"); err != nil {
+			return err
+		}
+	}
 	if o.Resolver.IsValid() {
 		return pointAt(o.Resolver)
 	}
@@ -71,17 +79,21 @@ func own(ctx context.Context, p netip.Prefix) error {
 
 // pointAt puts another file in the place of /etc/resolv.conf.
 func pointAt(resolver netip.Addr) error {
-	f, err := os.CreateTemp("", "pawl-resolv")
+	return replace(resolvConf, fmt.Sprintf("nameserver %s\noptions timeout:2 attempts:2 trust-ad\n", resolver))
+}
+
+// replace puts a file with the text in the place of another.
+func replace(file, text string) error {
+	f, err := os.CreateTemp("", "pawl-netns")
 	if err != nil {
-		return fmt.Errorf("write a resolv.conf: %w", err)
+		return fmt.Errorf("write a %s: %w", file, err)
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // the mount keeps it
-	_, err = fmt.Fprintf(f, "nameserver %s\noptions timeout:2 attempts:2 trust-ad\n", resolver)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err != nil {
-		return fmt.Errorf("write a resolv.conf: %w", err)
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return fmt.Errorf("write a %s: %w", file, err)
 	}
-	return Bind(f.Name(), resolvConf)
+	return Bind(f.Name(), file)
 }
 
 // Bind shows a file or folder at another place as well, within the namespace.
@@ -93,6 +105,53 @@ func Bind(from, to string) error {
 		return fmt.Errorf("mount %s on %s: %w", from, to, err)
 	}
 	return nil
+}
+
+// Unpacked makes what is in root/usr appear in /usr, over what is there, within the
+// namespace: the programs of a package that was unpacked there and not installed.
+func Unpacked(root string) error {
+	if !Inside() {
+		return ErrOutside
+	}
+	lower := filepath.Join(root, "usr")
+	if strings.ContainsAny(lower, ":,\\") {
+		return fmt.Errorf("show %s in /usr: its name has a character that an overlay's options cannot have", lower)
+	}
+	if err := syscall.Mount("overlay", "/usr", "overlay", 0, "lowerdir="+lower+":/usr"); err != nil {
+		return fmt.Errorf("show %s in /usr: %w", lower, err)
+	}
+	return nil
+}
+
+// firstUser is the number of the first user that AddUsers adds: one that Debian gives
+// neither to people nor to the packages that are installed in the usual way.
+const firstUser = 60100
+
+// AddUsers adds users, each with a group of the same name, within the namespace:
+// what a package would do when it is installed. Those that exist are left alone. It
+// is called once.
+func AddUsers(names ...string) error {
+	if !Inside() {
+		return ErrOutside
+	}
+	var users, groups strings.Builder
+	for i, name := range names {
+		if _, err := user.Lookup(name); err == nil {
+			continue
+		}
+		fmt.Fprintf(&users, "%s:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", name, firstUser+i, firstUser+i)
+		fmt.Fprintf(&groups, "%s:x:%d:\n", name, firstUser+i)
+	}
+	return errors.Join(appendTo("/etc/passwd", users.String()), appendTo("/etc/group", groups.String()))
+}
+
+// appendTo puts a longer copy of a file in its place.
+func appendTo(file, text string) error {
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return replace(file, string(old)+text)
 }
 
 func ip(ctx context.Context, arg ...string) error {

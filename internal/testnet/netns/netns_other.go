@@ -15,3 +15,9 @@ func Setup(context.Context, Options) error { return errors.ErrUnsupported }
 
 // Bind is for Linux.
 func Bind(_, _ string) error { return errors.ErrUnsupported }
+
+// Unpacked is for Linux.
+func Unpacked(string) error { return errors.ErrUnsupported }
+
+// AddUsers is for Linux.
+func AddUsers(...string) error { return errors.ErrUnsupported }

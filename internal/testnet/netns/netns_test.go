@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,4 +72,27 @@ func TestTheSystemsResolverAsksTheSmallInternet(t *testing.T) {
 			t.Errorf("getent: %v, %q", err, out)
 		}
 	})
+}
+
+func TestAnUnpackedPackageIsAsIfInstalledInsideOnly(t *testing.T) {
+	netns.Run(t, netns.Options{}, func() {
+		root := t.TempDir()
+		script := filepath.Join(root, "usr", "sbin", "pawl-test-server")
+		if err := os.MkdirAll(filepath.Dir(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(script, []byte("#!/bin/sh\nid -un\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(netns.Unpacked(root), netns.AddUsers("pawl-test", "root")); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), "setpriv", "--reuid=pawl-test", "--regid=pawl-test", "--clear-groups", "/usr/sbin/pawl-test-server").CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != "pawl-test" {
+			t.Errorf("the unpacked program as the added user: %v, %q", err, out)
+		}
+	})
+	if _, err := os.Stat("/usr/sbin/pawl-test-server"); !netns.Inside() && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("outside it is seen, too: %v", err)
+	}
 }
