@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -155,8 +156,19 @@ func (s *Scene) leaked(d testnet.Delivery) string {
 	return leak(d, s.Column == DANE || s.Want.Base == BaseDANEEnforce)
 }
 
-// Bounces are the notifications that the sender got.
-func (s *Scene) Bounces() []testnet.Delivery { return s.Net.Delivered(s.From) }
+// Bounces are the notifications of a failure that the sender got.
+func (s *Scene) Bounces() []testnet.Delivery {
+	return slices.DeleteFunc(s.Net.Delivered(s.From), func(d testnet.Delivery) bool { return !failed(d.Data) })
+}
+
+var action = regexp.MustCompile(`(?mi)^Action:[ \t]*(\w+)`)
+
+// failed reports whether a notification is of a failure. One of a delay says so
+// (RFC 3464 §2.3.3), and the message still waits.
+func failed(notification []byte) bool {
+	actions := action.FindAllSubmatch(notification, -1)
+	return len(actions) == 0 || slices.ContainsFunc(actions, func(m [][]byte) bool { return strings.EqualFold(string(m[1]), "failed") })
+}
 
 // Sessions are those with the domain's hosts and its policy host since [Scene.Mark],
 // and those in which somebody else got the message.
