@@ -24,9 +24,12 @@ type labServeCmd struct {
 	labChoice
 	Sender string        `help:"Where the mail server under test takes mail, in the namespace." default:"127.0.0.1:2526" placeholder:"HOST:PORT"`
 	Run_   string        `name:"run" help:"Start the mail server with this command, in the namespace." placeholder:"COMMAND"`
+	Retry  string        `help:"Make the mail server try its queue again with this command, every few seconds. Without it the server has to do so by itself." placeholder:"COMMAND"`
 	Recipe string        `help:"Set up and start one that is installed here: ${recipes}." placeholder:"NAME"`
+	Auth   string        `help:"Hand messages over as this user, with AUTH PLAIN. Without it the server has to take them from anyone on 127.0.0.1." placeholder:"USER:PASSWORD"`
 	As     string        `help:"Expect what this mail server does by design: ${senders}. Without it: what every sender should do." placeholder:"NAME"`
 	Wait   time.Duration `help:"How long mail may take to leave: longer than two retries of the server." default:"2m"`
+	Settle time.Duration `help:"How long after the honest mail the attacks begin: longer than the server keeps a connection or a DNS answer." default:"3s"`
 	Start  time.Duration `help:"How long the server may take to start." default:"5m"`
 	CAFile string        `name:"ca-file" help:"Where the CA file is written." default:"/tmp/pawl-lab-ca.pem" type:"path"`
 }
@@ -34,7 +37,7 @@ type labServeCmd struct {
 func (l *labServeCmd) Help() string {
 	return "Examples:\n" +
 		"  pawl lab serve --recipe postfix\n" +
-		"  pawl lab serve --sender 127.0.0.1:2526 --run 'exim4 -C /tmp/lab/exim.conf -bdf -q1m -oX 127.0.0.1.2526'\n\n" +
+		"  pawl lab serve --sender 127.0.0.1:2526 --run 'exim4 -C /tmp/lab/exim.conf -bdf -oX 127.0.0.1.2526'\n\n" +
 		"A network namespace is made, with a small Internet in it: MX hosts at documentation addresses, policy hosts, a resolver. " +
 		"The mail server runs in there and is handed the messages of the attacks; what becomes of them is seen at the receiving ends. " +
 		"It must listen on 127.0.0.1, not on all addresses, take mail from there for any domain, send it to MX hosts itself, and retry every few seconds. " +
@@ -65,57 +68,85 @@ func (l *labServeCmd) Run(ctx context.Context) error {
 }
 
 func (l *labServeCmd) test(ctx context.Context, field *mta.Field) (lab.Report, error) {
-	stop, err := l.start(ctx, field)
+	o, stop, err := l.start(ctx, field)
 	if err != nil {
 		return lab.Report{}, err
 	}
 	defer stop()
-	if err := mta.Ready(ctx, l.Sender, l.Start); err != nil {
+	if err := mta.Ready(ctx, o.Addr, l.Start); err != nil {
 		return lab.Report{}, err
 	}
-	return field.Run(ctx, mta.Options{Addr: l.Sender, As: l.As, Only: l.Only, Columns: l.Column, Wait: l.Wait, Progress: func(what string) { tell("lab: %s", what) }})
+	o.Only, o.Columns, o.Wait = l.Only, l.Column, l.Wait
+	o.Progress = func(what string) { tell("lab: %s", what) }
+	return field.Run(ctx, o)
 }
 
-// start starts the mail server under test, or says how to.
-func (l *labServeCmd) start(ctx context.Context, field *mta.Field) (stop func(), err error) {
+// start starts the mail server under test, or says how to, and returns what is
+// particular to it. What was given on the command line goes before a recipe's.
+func (l *labServeCmd) start(ctx context.Context, field *mta.Field) (o mta.Options, stop func(), err error) {
+	o, stop = mta.Options{Addr: l.Sender}, func() {}
 	switch {
 	case l.Recipe != "":
-		r, err := recipes.Named(l.Recipe)
-		if err != nil {
-			return nil, err
-		}
-		tell("lab: starting %s", r.Says)
-		running, err := r.Start(ctx, recipes.Site{CAFile: field.CAFile, Roots: field.Net.Roots()})
-		if err != nil {
-			return nil, err
-		}
-		l.Sender = running.Addr
-		if l.As == "" {
-			l.As = r.As
-		}
-		return running.Stop, nil
+		o, stop, err = l.cook(ctx, field)
 	case l.Run_ != "":
 		l.advise(field)
-		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", l.Run_)
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.WaitDelay = 10 * time.Second
-		if err := cmd.Start(); err != nil {
-			return nil, fmt.Errorf("starting the mail server: %w", err)
-		}
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			_ = cmd.Wait() // a server that goes into the background ends here, too
-		}()
-		return func() {
-			_ = cmd.Process.Signal(syscall.SIGTERM)
-			<-ended
-		}, nil
+		stop, err = l.command(ctx)
 	default:
 		l.advise(field)
-		return func() {}, nil
 	}
+	if l.Auth != "" {
+		o.Login.User, o.Login.Password, _ = strings.Cut(l.Auth, ":")
+	}
+	if l.As != "" {
+		o.As = l.As
+	}
+	if l.Retry != "" {
+		o.Retry = l.retry
+	}
+	o.Settle = max(o.Settle, l.Settle)
+	return o, stop, err
+}
+
+// cook starts the recipe's mail server.
+func (l *labServeCmd) cook(ctx context.Context, field *mta.Field) (mta.Options, func(), error) {
+	r, err := recipes.Named(l.Recipe)
+	if err != nil {
+		return mta.Options{}, nil, err
+	}
+	tell("lab: starting %s", r.Says)
+	running, err := r.Start(ctx, recipes.Site{CAFile: field.CAFile, Roots: field.Net.Roots()})
+	if err != nil {
+		return mta.Options{}, nil, err
+	}
+	return running.Options, running.Stop, nil
+}
+
+// command starts the mail server of --run.
+func (l *labServeCmd) command(ctx context.Context) (stop func(), err error) {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", l.Run_)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the mail server: %w", err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // a server that goes into the background ends here, too
+	}()
+	return func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+	}, nil
+}
+
+// retry runs the command of --retry.
+func (l *labServeCmd) retry(ctx context.Context) error {
+	if out, err := exec.CommandContext(ctx, "/bin/sh", "-c", l.Retry).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", l.Retry, err, out)
+	}
+	return nil
 }
 
 // advise says what the mail server has to be told.
@@ -124,7 +155,9 @@ func (l *labServeCmd) advise(field *mta.Field) {
 	tell("  resolver          %s (it is in /etc/resolv.conf here), which validates DNSSEC", mta.Resolver)
 	tell("  trusted CAs       %s", field.CAFile)
 	tell("  listen            %s only, and take mail from 127.0.0.1 for any domain", l.Sender)
-	tell("  retry             every few seconds; no relay host, no limit for a destination")
+	if l.Retry == "" {
+		tell("  retry             every few seconds (or say with --retry how to make it); no relay host, no limit for a destination")
+	}
 	if l.Run_ == "" {
 		tell("Waiting for it at %s, for %s at the most.", l.Sender, l.Start)
 	}

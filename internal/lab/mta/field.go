@@ -20,7 +20,10 @@ const dnsPort = 53
 
 // Network is what the namespace has to be like.
 func Network() netns.Options {
-	return netns.Options{Prefixes: append(netns.Documentation(), testnet.Benchmarking()), Resolver: netip.MustParseAddr(Resolver)}
+	return netns.Options{
+		Prefixes: append(netns.Documentation(), testnet.Benchmarking()),
+		Resolver: netip.MustParseAddr(Resolver), Addr: testnet.SenderAddr,
+	}
 }
 
 // Field is a small Internet that any program in the namespace can use.

@@ -3,6 +3,7 @@ package mta
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"strings"
@@ -33,13 +34,26 @@ func (l letter) text(now time.Time) string {
 	return b.String()
 }
 
+// Login is a user of the server under test. The zero value is none.
+type Login struct{ User, Password string }
+
+// plain is the argument of AUTH (RFC 4616 §2).
+func (l Login) plain() string {
+	return "PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+l.User+"\x00"+l.Password))
+}
+
 // hand gives a message to the server at addr.
-func hand(ctx context.Context, addr string, l letter) error {
+func hand(ctx context.Context, addr string, as Login, l letter) error {
 	c, _, err := call(ctx, addr)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	if as != (Login{}) {
+		if reply, err := c.Say("AUTH " + as.plain()); err != nil || reply[0] != '2' {
+			return refused(addr, "AUTH PLAIN of "+as.User, reply, err)
+		}
+	}
 	from := "MAIL FROM:<" + l.from + ">"
 	if l.requireTLS {
 		from += " REQUIRETLS"
@@ -64,7 +78,7 @@ func refused(addr, what, reply string, err error) error {
 	if err != nil {
 		text = fmt.Sprintf("the mail server at %s did not answer %s: %v", addr, what, err)
 	}
-	return &control.Error{Text: text, Do: "It has to take mail from 127.0.0.1 for any domain (in Postfix: mynetworks = 127.0.0.0/8)."}
+	return &control.Error{Text: text, Do: "It has to take mail from 127.0.0.1 for any domain (in Postfix: mynetworks = 127.0.0.0/8), or from a user that --auth names."}
 }
 
 // call opens a session, under TLS where the server offers it, and returns the

@@ -19,23 +19,34 @@ const (
 	// recordTTL is of the domains' records: what a server or its policy daemon
 	// caches of DNS is old when the attack begins.
 	recordTTL = 2 * time.Second
-	// settle is how long after the honest mail the attack begins.
-	settle = recordTTL + time.Second
+	// DefaultSettle is how long after the honest mail the attacks begin.
+	DefaultSettle = recordTTL + time.Second
 	// quietTries is after how many sessions that did not deliver a message counts
 	// as held: some servers try otherwise the second time.
 	quietTries = 3
 	// quietLookups is the same where no session begins: each attempt looks the MX
 	// up, and a policy daemon beside the server may do so too.
 	quietLookups = 12
+	// DefaultRetryEvery is how often a server is made to try its queue again.
+	DefaultRetryEvery = 6 * time.Second
 )
 
 // Options say what is run.
 type Options struct {
 	Addr    string       // where the server under test takes mail, in the namespace
+	Login   Login        // as whom it takes mail; none: from anyone on 127.0.0.1
 	As      string       // key of Senders in the table: whose cells are expected; "": what every sender should do
 	Only    []string     // numbers of rows; none: all
 	Columns []lab.Column // none: all
 	Wait    time.Duration
+	// Settle is the time between the honest mail and the attacks: for how long the server
+	// uses a connection or an answer of DNS again, whatever its TTL. 0: DefaultSettle.
+	Settle time.Duration
+	// Retry, if not nil, makes the server try again at once what waits in its queue: for
+	// one that cannot be told to do so every few seconds. It may stop taking mail meanwhile.
+	Retry func(context.Context) error
+	// RetryEvery is how often; an attempt should have ended by then. 0: DefaultRetryEvery.
+	RetryEvery time.Duration
 	// Progress is told what is being done, and for how long at the most.
 	Progress func(what string)
 }
@@ -57,6 +68,9 @@ func (f *Field) Run(ctx context.Context, o Options) (lab.Report, error) {
 	}
 	if r.Wait <= 0 {
 		r.Wait = DefaultWait
+	}
+	if r.RetryEvery <= 0 {
+		r.RetryEvery = DefaultRetryEvery
 	}
 	if r.Progress == nil {
 		r.Progress = func(string) {}
@@ -95,6 +109,25 @@ type trial struct {
 	*lab.Scene
 	lookups int // of the domain's MX before the message was sent
 	cell    lab.Cell
+}
+
+// await waits until done, for Options.Wait at the most, through the server's retries.
+func (r *runner) await(ctx context.Context, done func() bool) error {
+	if r.Retry == nil {
+		return r.f.await(ctx, r.Wait, done)
+	}
+	for end := time.Now().Add(r.Wait); !done() && time.Now().Before(end); {
+		if err := r.f.await(ctx, min(r.RetryEvery, time.Until(end)), done); err != nil {
+			return err
+		}
+		if done() {
+			break
+		}
+		if err := r.Retry(ctx); err != nil {
+			return fmt.Errorf("making the server try its queue again: %w", err)
+		}
+	}
+	return Ready(ctx, r.Addr, patience)
 }
 
 // cast makes the scenes of all cells that the server can be tried on.
@@ -182,14 +215,14 @@ func (r *runner) prime(ctx context.Context) error {
 	}
 	r.Progress(fmt.Sprintf("handing over %d honest messages, and waiting for them", len(letters)))
 	for _, l := range letters {
-		if err := hand(ctx, r.Addr, l); err != nil {
+		if err := hand(ctx, r.Addr, r.Login, l); err != nil {
 			return err
 		}
 	}
 	missing := func() []letter {
 		return slices.DeleteFunc(slices.Clone(letters), func(l letter) bool { return len(r.f.Net.Delivered(l.to)) > 0 })
 	}
-	if err := r.f.await(ctx, r.Wait, func() bool { return len(missing()) == 0 }); err != nil {
+	if err := r.await(ctx, func() bool { return len(missing()) == 0 }); err != nil {
 		return err
 	}
 	if left := missing(); len(left) > 0 {
@@ -201,7 +234,7 @@ func (r *runner) prime(ctx context.Context) error {
 	for _, t := range attacked {
 		t.Domain.Off()
 	}
-	return r.f.Net.Clock.Sleep(ctx, settle)
+	return r.f.Net.Clock.Sleep(ctx, max(r.Settle, DefaultSettle))
 }
 
 // attack switches the attacks on and hands the messages over.
@@ -223,7 +256,7 @@ func (r *runner) attack(ctx context.Context) error {
 	r.Progress(fmt.Sprintf("the attacks are on; handing over %d messages", len(r.trials)))
 	for _, t := range r.trials {
 		l := letter{from: t.From, to: t.To, requireTLS: t.Column == lab.RequireTLS, tlsOptional: t.Variant.Message == lab.TLSOptional}
-		if err := hand(ctx, r.Addr, l); err != nil {
+		if err := hand(ctx, r.Addr, r.Login, l); err != nil {
 			return err
 		}
 	}
@@ -233,7 +266,7 @@ func (r *runner) attack(ctx context.Context) error {
 // watch waits through the retries and takes down what became of each message.
 func (r *runner) watch(ctx context.Context) error {
 	r.Progress(fmt.Sprintf("watching what arrives where, for %s at the most", r.Wait))
-	err := r.f.await(ctx, r.Wait, func() bool {
+	err := r.await(ctx, func() bool {
 		return !slices.ContainsFunc(r.trials, func(t *trial) bool { return !t.settled() })
 	})
 	for _, t := range r.trials {
@@ -257,7 +290,7 @@ func (r *runner) release(ctx context.Context) error {
 		return err
 	}
 	r.Progress(fmt.Sprintf("the attacks are over; waiting for %d held messages to leave, for %s at the most", len(held), r.Wait))
-	err := r.f.await(ctx, r.Wait, func() bool {
+	err := r.await(ctx, func() bool {
 		return !slices.ContainsFunc(held, func(t *trial) bool { return t.state() == "" })
 	})
 	for _, t := range held {

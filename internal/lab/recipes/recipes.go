@@ -6,13 +6,16 @@
 //
 // A script is told by its environment: DIR, an empty folder; CA, the CA file;
 // LISTEN, the port on 127.0.0.1 to take mail at; MAIN, lines for main.cf. It ends
-// by becoming the server, which runs until it is sent SIGTERM.
+// by becoming the server, which runs until it is sent SIGTERM. Where the server
+// cannot be told to try its queue every few seconds, the script is run again with
+// the argument "retry", to make it do so.
 package recipes
 
 import (
 	"context"
 	"crypto/x509"
 	"embed"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,6 +34,7 @@ import (
 	"github.com/pawl-mail/pawl/internal/node"
 	"github.com/pawl-mail/pawl/internal/postfix"
 	"github.com/pawl-mail/pawl/internal/testnet"
+	"github.com/pawl-mail/pawl/internal/testnet/netns"
 )
 
 //go:embed *.sh
@@ -51,16 +55,40 @@ type Recipe struct {
 	Needs   string // a file without which it is not installed
 	Package string // Debian's, that has the file
 	script  string
-	pawl    bool // pawl's TLS policy map runs beside it
+	pawl    bool     // pawl's TLS policy map runs beside it
+	users   []string // that its package adds
+	retry   bool     // its script knows "retry"
+	run     mta.Options
 }
 
 // All returns every recipe.
 func All() []Recipe {
-	const binary, pkg = "/usr/sbin/postfix", "postfix"
+	withPostfix := Recipe{Needs: "/usr/sbin/postfix", Package: "postfix", script: "postfix.sh"}
+	alone, withMap := withPostfix, withPostfix
+	alone.Name, alone.As, alone.Says = "postfix", "postfix-alone", "Postfix alone, with DANE"
+	withMap.Name, withMap.As, withMap.Says, withMap.pawl = "postfix-pawl", "postfix-pawl", "Postfix with pawl's TLS policy map", true
 	return []Recipe{
 		{Name: "pawl", Says: "pawl's relay"},
-		{Name: "postfix", Says: "Postfix alone, with DANE", As: "postfix-alone", Needs: binary, Package: pkg, script: "postfix.sh"},
-		{Name: "postfix-pawl", Says: "Postfix with pawl's TLS policy map", As: "postfix-pawl", Needs: binary, Package: pkg, script: "postfix.sh", pawl: true},
+		alone,
+		withMap,
+		{
+			Name: "postfix-mta-sts-resolver", As: "postfix-mta-sts-resolver", Says: "Postfix with postfix-mta-sts-resolver",
+			Needs: "/usr/bin/mta-sts-daemon", Package: "postfix-mta-sts-resolver", script: "postfix-mta-sts-resolver.sh",
+		},
+		{
+			Name: "exim", As: "exim", Says: "Exim, with DANE",
+			Needs: "/usr/sbin/exim4", Package: "exim4-daemon-light", script: "exim.sh", users: []string{"Debian-exim"},
+		},
+		{
+			Name: "chasquid", As: "chasquid", Says: "chasquid",
+			Needs: "/usr/bin/chasquid", Package: "chasquid", script: "chasquid.sh", users: []string{"chasquid"}, retry: true,
+			run: mta.Options{Login: mta.Login{User: "lab@users.test", Password: "lab"}, RetryEvery: 15 * time.Second},
+		},
+		{
+			Name: "opensmtpd", As: "opensmtpd", Says: "OpenSMTPD",
+			Needs: "/usr/sbin/smtpd", Package: "opensmtpd", script: "opensmtpd.sh", users: []string{"opensmtpd", "opensmtpq"}, retry: true,
+			run: mta.Options{Settle: 20 * time.Second}, // it keeps a connection for 10 s, and a domain's hosts for 15
+		},
 	}
 }
 
@@ -96,14 +124,15 @@ func (r Recipe) Installed() error {
 // Site is where a server is to run.
 type Site struct {
 	CAFile string
+	Root   string         // "": it is installed; else the folder in which its package was unpacked
 	Roots  *x509.CertPool // the same, for pawl's own part
 	Log    io.Writer      // nil: a file in the server's folder, shown if it does not start
 }
 
 // Running is a server that was started.
 type Running struct {
-	Addr string // where it takes mail
-	stop []func()
+	Options mta.Options // how to run the lab on it: Addr, and what is particular to it
+	stop    []func()
 }
 
 // Stop ends the server and what runs beside it, and waits for it.
@@ -116,6 +145,11 @@ func (r *Running) Stop() {
 // Start starts the server in the namespace that this process is in, and returns
 // when it takes mail.
 func (r Recipe) Start(ctx context.Context, site Site) (_ *Running, err error) {
+	if site.Root != "" {
+		if err := errors.Join(netns.Unpacked(site.Root), netns.AddUsers(r.users...)); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.Installed(); err != nil {
 		return nil, err
 	}
@@ -123,7 +157,8 @@ func (r Recipe) Start(ctx context.Context, site Site) (_ *Running, err error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Running{Addr: "127.0.0.1:" + strconv.Itoa(listenPort), stop: []func(){func() { _ = os.RemoveAll(dir) }}}
+	x := &Running{Options: r.run, stop: []func(){func() { _ = os.RemoveAll(dir) }}}
+	x.Options.Addr, x.Options.As = "127.0.0.1:"+strconv.Itoa(listenPort), r.As
 	defer func() {
 		if err != nil {
 			x.Stop()
@@ -148,17 +183,23 @@ func (r Recipe) Start(ctx context.Context, site Site) (_ *Running, err error) {
 
 // run starts the script.
 func (x *Running) run(ctx context.Context, r Recipe, dir string, env []string, log io.Writer) error {
-	script, err := scripts.ReadFile(r.script)
-	if err != nil {
+	if err := os.CopyFS(dir, scripts); err != nil { // one may include another
 		return err
 	}
 	file := filepath.Join(dir, r.script)
-	if err := os.WriteFile(file, script, 0o600); err != nil {
-		return err
-	}
 	kept := &tail{}
 	if log == nil {
 		log = kept
+	}
+	if r.retry {
+		x.Options.Retry = func(ctx context.Context) error {
+			cmd := exec.CommandContext(ctx, "/bin/sh", file, "retry")
+			cmd.Env, cmd.Dir = env, dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: %w\n%s", r.Says, err, out)
+			}
+			return nil
+		}
 	}
 	cmd := exec.Command("/bin/sh", file) //nolint:noctx // ended by Stop, not killed
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = env, dir, log, log
@@ -187,7 +228,7 @@ func (x *Running) run(ctx context.Context, r Recipe, dir string, env []string, l
 		case <-waiting.Done():
 		}
 	}()
-	if err := mta.Ready(waiting, x.Addr, startTime); err != nil {
+	if err := mta.Ready(waiting, x.Options.Addr, startTime); err != nil {
 		return fmt.Errorf("%s does not start: %w\n%s", r.Says, err, kept)
 	}
 	return nil
@@ -218,7 +259,7 @@ func (x *Running) policyMap(ctx context.Context, dir string, site Site) (string,
 // relay starts pawl's relay.
 func (x *Running) relay(ctx context.Context, dir string, site Site) error {
 	c := pawlConfig(dir)
-	c.Postfix.Listen, c.Relay.Listen = config.Off, []string{x.Addr}
+	c.Postfix.Listen, c.Relay.Listen = config.Off, []string{x.Options.Addr}
 	c.Relay.RetryFirst, c.Relay.RetryMax = config.Duration(relayRetry), config.Duration(relayRetry)
 	return x.pawl(ctx, c, site)
 }
