@@ -155,9 +155,7 @@ func (l *labServeCmd) advise(field *mta.Field) {
 	tell("  resolver          %s (it is in /etc/resolv.conf here), which validates DNSSEC", mta.Resolver)
 	tell("  trusted CAs       %s", field.CAFile)
 	tell("  listen            %s only, and take mail from 127.0.0.1 for any domain", l.Sender)
-	if l.Retry == "" {
-		tell("  retry             every few seconds (or say with --retry how to make it); no relay host, no limit for a destination")
-	}
+	tell("  retry             every few seconds, or by --retry; no relay host, no limit for a destination")
 	if l.Run_ == "" {
 		tell("Waiting for it at %s, for %s at the most.", l.Sender, l.Start)
 	}

@@ -124,8 +124,8 @@ func (r Recipe) Installed() error {
 // Site is where a server is to run.
 type Site struct {
 	CAFile string
-	Root   string         // "": it is installed; else the folder in which its package was unpacked
 	Roots  *x509.CertPool // the same, for pawl's own part
+	Root   string         // "": it is installed; else the folder in which its package was unpacked
 	Log    io.Writer      // nil: a file in the server's folder, shown if it does not start
 }
 
