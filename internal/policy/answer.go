@@ -298,7 +298,7 @@ func (e *Engine) reason(g *gathered, d postfixDecision) string {
 	case verify.AnswerDANE:
 		return "DANE holds for the MX hosts that have it; one whose TLSA records cannot be looked up is not used"
 	case verify.AnswerSecure:
-		if len(d.Match) > 0 && len(g.facts.Patterns) > 0 && &d.Match[0] != &g.facts.Patterns[0] {
+		if strings.Contains(d.Cell, "+failed") {
 			return "the MTA-STS policy is in mode enforce; of its hosts those are left out whose TLSA records cannot be looked up"
 		}
 		return "the MTA-STS policy is in mode enforce"

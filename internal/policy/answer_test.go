@@ -128,7 +128,7 @@ func TestOneDeadMXIsOneDeadMX(t *testing.T) {
 		w.publish("sts.example", "one", week("*.sts.example"))
 		w.mail("sts.example", false, "a.sts.example", "b.sts.example")
 		w.dns.set("A/AAAA b.sts.example", &resolve.NotFound{Name: "b.sts.example", NXDomain: true})
-		w.wantAnswer("sts.example", verify.AnswerSecure, "3/none/enforce", "*.sts.example")
+		w.wantAnswer("sts.example", verify.AnswerSecure, "3/none/enforce", "a.sts.example")
 
 		w.mail("dane.example", true, "a.dane.example", "b.dane.example")
 		w.dns.tlsa("a.dane.example", usableTLSA())

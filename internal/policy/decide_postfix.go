@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/pawl-mail/pawl/dane"
 	"github.com/pawl-mail/pawl/internal/verify"
 )
@@ -69,7 +72,9 @@ func decidePostfix(f postfixFacts) postfixDecision {
 		// Where the MX names are not authentic, dane-only would follow a forged
 		// name, and Postfix defers it in any case (RFC 7672 §2.2.1).
 		d.Kind, d.Match = verify.AnswerSecure, f.Patterns
-		if t.failed > 0 {
+		if t.failed > 0 || t.others() > 0 && slices.ContainsFunc(f.Patterns, isWildcard) {
+			// "*" is one label (RFC 8461 §4.1), but before 3.10.5 Postfix takes it for
+			// any number, whoever wrote the MX answer that it gets: names leave no doubt.
 			d.Match = t.fit
 		}
 		if len(d.Match) == 0 {
@@ -117,6 +122,8 @@ func tallyMX(f postfixFacts) tally {
 	}
 	return t
 }
+
+func isWildcard(pattern string) bool { return strings.HasPrefix(pattern, "*") }
 
 func (t tally) others() int { return t.usable + t.unusable + t.absent }
 func (t tally) all() int    { return t.others() + t.failed }

@@ -32,7 +32,10 @@ func unmatched(all []mxFacts) []mxFacts {
 	return all
 }
 
-var patterns = []string{"*.test"}
+var (
+	patterns = []string{"*.test"}
+	whole    = []string{"a.test", "b.test", "c.test"} // a policy without patterns
+)
 
 // table3 is decision table 3, cell by cell. MX are authentic unless the cell
 // says otherwise.
@@ -58,11 +61,14 @@ var table3 = []struct {
 	{"3/some-usable/enforce", postfixFacts{Hosts: hosts(dane.Usable, dane.Absent), STS: modeEnforce, Patterns: patterns}, verify.AnswerDANEOnly, nil},
 	{"3/some-usable/unknown", postfixFacts{Hosts: hosts(dane.Usable, dane.Absent), STS: modeUnknown}, verify.AnswerDANEOnly, nil},
 
-	// None | enforce | secure.
-	{"3/none/enforce", postfixFacts{Hosts: hosts(dane.Absent, dane.Absent), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
-	{"3/none/enforce", postfixFacts{Hosts: hosts(dane.Absent, deadHost), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
-	{"3/none/enforce", postfixFacts{Hosts: unmatched(hosts(dane.Absent)), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
-	{"3/none-usable/enforce", postfixFacts{Hosts: hosts(dane.Unusable, dane.Absent), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
+	// None | enforce | secure. Of a policy with a pattern the hosts that it fits are
+	// named: Postfix may take "*" for more than one label.
+	{"3/none/enforce", postfixFacts{Hosts: hosts(dane.Absent, dane.Absent), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, []string{"a.test", "b.test"}},
+	{"3/none/enforce", postfixFacts{Hosts: hosts(dane.Absent, deadHost), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, []string{"a.test"}},
+	{"3/none/enforce", postfixFacts{Hosts: unmatched(hosts(dane.Absent)), STS: modeEnforce, Patterns: patterns}, verify.AnswerTemp, nil},
+	{"3/none/enforce", postfixFacts{Hosts: hosts(dane.Absent, dane.Absent), STS: modeEnforce, Patterns: whole}, verify.AnswerSecure, whole},
+	{"3/none/enforce", postfixFacts{Hosts: unmatched(hosts(dane.Absent)), STS: modeEnforce, Patterns: whole}, verify.AnswerSecure, whole},
+	{"3/none-usable/enforce", postfixFacts{Hosts: hosts(dane.Unusable, dane.Absent), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, []string{"a.test", "b.test"}},
 	{"3/dane-off/enforce", postfixFacts{MX: mxNotAsked, STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
 	{"3/mx-nowhere/enforce", postfixFacts{MX: mxNowhere, STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
 	{"3/all-dead/enforce", postfixFacts{Hosts: hosts(deadHost), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
@@ -122,11 +128,11 @@ var table3Insecure = []struct {
 }{
 	{"3/all-usable/none/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable)}, verify.AnswerDANE, nil},
 	{"3/all-usable/testing/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable), STS: modeTesting}, verify.AnswerDANE, nil},
-	{"3/all-usable/enforce/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
+	{"3/all-usable/enforce/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, []string{"a.test"}},
 	{"3/all-usable/unknown/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable), STS: modeUnknown}, verify.AnswerTemp, nil},
 	{"3/some-usable/none/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable, dane.Absent)}, verify.AnswerDANE, nil},
 	{"3/some-usable/testing/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable, dane.Absent), STS: modeTesting}, verify.AnswerDANE, nil},
-	{"3/some-usable/enforce/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable, dane.Absent), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, patterns},
+	{"3/some-usable/enforce/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable, dane.Absent), STS: modeEnforce, Patterns: patterns}, verify.AnswerSecure, []string{"a.test", "b.test"}},
 	{"3/some-usable/unknown/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable, dane.Absent), STS: modeUnknown}, verify.AnswerTemp, nil},
 	{"3/some-usable+failed/none/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable, dane.Failed)}, verify.AnswerDANE, nil},
 	{"3/some-usable+failed/testing/mx-insecure", postfixFacts{Hosts: hosts(dane.Usable, dane.Failed), STS: modeTesting}, verify.AnswerDANE, nil},

@@ -181,6 +181,19 @@ func mails() []mail {
 			result: "sent", by: "mx.in.wild.test", report: "sts success",
 		},
 		{
+			name: "a wildcard does not fit a host two labels deeper", domain: "deep.test",
+			setup:  with(testnet.DomainOptions{MX: []testnet.MX{{Host: "a.b.deep.test"}}, STS: testnet.STS{Mode: "enforce", Patterns: []string{"*.deep.test"}}}),
+			result: "deferred", logged: "no MX host of deep.test may be used",
+		},
+		{
+			name: "of a wildcard's hosts the one that it fits is used, and not a deeper one before it", domain: "deeper.test",
+			setup: with(testnet.DomainOptions{
+				MX:  []testnet.MX{{Preference: 1, Host: "a.b.deeper.test"}, {Preference: 2, Host: "mx.deeper.test"}},
+				STS: testnet.STS{Mode: "enforce", Patterns: []string{"*.deeper.test"}},
+			}),
+			result: "sent", by: "mx.deeper.test", report: "sts success",
+		},
+		{
 			name: "a discovery that could not be done defers it and says why", domain: "unknown.test",
 			setup:  enforced(testnet.ServFailTXT),
 			result: "deferred", logged: "_mta-sts.unknown.test",
@@ -216,11 +229,7 @@ func TestPostfix3_7(t *testing.T) {
 	t.Parallel()
 	inLab(t, func(l *lab) {
 		l.start(postfixtest.Installed(t), map[string]string{"transport_maps": smartHosts})
-		runMails(l, append(mails(), mail{
-			name: "a wildcard fits any depth, which is a limit of Postfix before 3.10.5", domain: "deep.test",
-			setup:  with(testnet.DomainOptions{MX: []testnet.MX{{Host: "a.b.deep.test"}}, STS: testnet.STS{Mode: "enforce", Patterns: []string{"*.deep.test"}}}),
-			result: "sent", by: "a.b.deep.test",
-		}))
+		runMails(l, mails())
 		t.Run("its configuration passes pawl's own check", func(t *testing.T) { checked(t, l) })
 		t.Run("parents are asked for with a leading dot and have no policy", func(t *testing.T) { parents(t, l) })
 		t.Run("the cached policy holds while its host is down", func(t *testing.T) { cached(t, l) })
@@ -239,11 +248,7 @@ func TestPostfix3_10(t *testing.T) {
 			"smtp_tlsrpt_enable": "yes", "smtp_tlsrpt_socket_name": "tlsrpt.sock",
 		})
 		reports := listen(t, l.postfix.Dir+"/queue/tlsrpt.sock")
-		list := append(mails(), mail{
-			name: "a wildcard does not fit a host two labels deeper", domain: "deep.test",
-			setup:  with(testnet.DomainOptions{MX: []testnet.MX{{Host: "a.b.deep.test"}}, STS: testnet.STS{Mode: "enforce", Patterns: []string{"*.deep.test"}}}),
-			result: "deferred",
-		})
+		list := mails()
 		runMails(l, list)
 		reports.settle()
 		for _, m := range list {

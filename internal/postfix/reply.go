@@ -95,7 +95,8 @@ func isPattern(p string) bool {
 
 // matchList writes patterns as Postfix takes them: "*.b.test" becomes ".b.test".
 // Before 3.10.5 Postfix lets that match any depth; from then on the
-// mx_host_pattern attributes enforce the one label of RFC 8461 §4.1.
+// mx_host_pattern attributes enforce the one label of RFC 8461 §4.1. Where the MX
+// hosts are known an answer names them, and has no patterns (decisions table 3).
 func matchList(patterns []string) string {
 	var b strings.Builder
 	for i, p := range patterns {

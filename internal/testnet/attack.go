@@ -51,6 +51,7 @@ const (
 	RogueMX       Attack = "rogue-mx"        // the attacker's host is added before the real ones
 	SpoofAddrs    Attack = "spoof-addresses" // the MX hosts' addresses are the attacker's
 	WildcardAbuse Attack = "wildcard-abuse"  // the MX answer is a host of the attacker's under the domain's own name
+	WildcardDepth Attack = "wildcard-depth"  // …one label deeper than a pattern below the domain's name allows
 	HideTXT       Attack = "hide-txt"        // _mta-sts is answered NXDOMAIN
 	DropTXT       Attack = "drop-txt"        // _mta-sts is not answered
 	ServFailTXT   Attack = "servfail-txt"    // _mta-sts is answered SERVFAIL
@@ -213,7 +214,7 @@ func rows() map[string][]Variant {
 		"17": one(BlockPolicyHost, HideTXT, StripSTARTTLS),
 		"18": one(PoisonPolicy, SpoofMX),
 		"19": one(MITMMisissued),
-		"20": one(WildcardAbuse),
+		"20": {v("a host that it fits", WildcardAbuse), v("a host one label too deep for it", WildcardDepth)},
 		"22": one(InjectReplies),
 		"23": one(FakeCapabilities),
 		"24": {v("greeting", ForgeGreeting), v("EHLO", ForgeEHLO), v("RCPT", ForgeRCPT)},

@@ -213,6 +213,7 @@ func TestEachAttackOnTheDNS(t *testing.T) {
 		{RogueMX, taken, "MX lookup: SERVFAIL", "a.test", "MX", "NOERROR MX 0 mx.attacker.test. MX 10 mx.a.test.", "SERVFAIL"},
 		{SpoofAddrs, "ATTACKER as mx.a.test, TLS 1.3", "lookup mx.a.test on DNS: server misbehaving", "mx.a.test", "A", "NOERROR A 203.0.113.66", "SERVFAIL"},
 		{WildcardAbuse, "ATTACKER as rogue.a.test, TLS 1.3, trusted", "MX lookup: SERVFAIL", "a.test", "MX", "NOERROR MX 10 rogue.a.test.", "SERVFAIL"},
+		{WildcardDepth, "ATTACKER as rogue.deep.a.test, TLS 1.3, trusted", "MX lookup: SERVFAIL", "a.test", "MX", "NOERROR MX 10 rogue.deep.a.test.", "SERVFAIL"},
 		{HideTXT, honest, honest, "_mta-sts.a.test", "TXT", "NXDOMAIN SOA a.test.", "SERVFAIL"},
 		{DropTXT, honest, honest, "_mta-sts.a.test", "TXT", "timeout", "timeout"},
 		{ServFailTXT, honest, honest, "_mta-sts.a.test", "TXT", "SERVFAIL", "SERVFAIL"},

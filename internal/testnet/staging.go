@@ -126,6 +126,20 @@ func onNames(rrType string, f DNSFault, names func(d *Domain) []string) stager {
 	}
 }
 
+// intoDomain makes the MX answer a host of the attacker's under the domain's own
+// name.
+func intoDomain(label string) stager {
+	return func(d *Domain) undo {
+		rogue := label + d.Name
+		d.n.foe.own(rogue)
+		d.n.DNS.SetAddrs(rogue, hostileMX)
+		return undo{
+			func() { d.n.DNS.SetAddrs(rogue) },
+			d.n.DNS.Break(d.Name, "MX", Forge(MXs(MX{10, rogue}))),
+		}
+	}
+}
+
 func nameAttacks() map[Attack]stager {
 	self := func(d *Domain) []string { return []string{d.Name} }
 	txt := func(d *Domain) []string { return []string{"_mta-sts." + d.Name} }
@@ -162,18 +176,11 @@ func nameAttacks() map[Attack]stager {
 			}
 			return u
 		},
-		WildcardAbuse: func(d *Domain) undo {
-			rogue := "rogue." + d.Name
-			d.n.foe.own(rogue)
-			d.n.DNS.SetAddrs(rogue, hostileMX)
-			return undo{
-				func() { d.n.DNS.SetAddrs(rogue) },
-				d.n.DNS.Break(d.Name, "MX", Forge(MXs(MX{10, rogue}))),
-			}
-		},
-		HideTXT:     onNames("TXT", NXDomain(), txt),
-		DropTXT:     onNames("TXT", Drop(), txt),
-		ServFailTXT: onNames("TXT", ServFail(), txt),
+		WildcardAbuse: intoDomain("rogue."),
+		WildcardDepth: intoDomain("rogue.deep."),
+		HideTXT:       onNames("TXT", NXDomain(), txt),
+		DropTXT:       onNames("TXT", Drop(), txt),
+		ServFailTXT:   onNames("TXT", ServFail(), txt),
 		ReplayTXT: func(d *Domain) undo {
 			name := "_mta-sts." + d.Name
 			return undo{d.n.DNS.Break(name, "TXT", Forge(d.n.DNS.current(name, "TXT")).Believed())}
