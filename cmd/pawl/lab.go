@@ -19,6 +19,7 @@ import (
 type labCmd struct {
 	Relay labRelayCmd `cmd:"" default:"withargs" help:"Run the attacks on pawl's own relay."`
 	Serve labServeCmd `cmd:"" help:"Run them on any other mail server, in a network namespace."`
+	Host  labHostCmd  `cmd:"" help:"Put good and broken receivers on a domain of your own, so that any sender can be tested by mailing it."`
 }
 
 // labChoice is which cells are run.

@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/pawl-mail/pawl/internal/control"
+	"github.com/pawl-mail/pawl/internal/lab/host"
 )
 
 // Exit codes.
@@ -61,7 +62,7 @@ func run(args []string) int {
 	parser, err := kong.New(&c,
 		kong.Name("pawl"),
 		kong.Description("pawl keeps mail from being downgraded: MTA-STS, DANE and REQUIRETLS, enforced for Postfix and by its own relay.\n\nStart with `pawl demo`, then `pawl serve`."),
-		kong.Vars{"senders": senderNames(), "recipes": recipeNames()},
+		kong.Vars{"senders": senderNames(), "recipes": recipeNames(), "acme": host.LetsEncrypt},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
 	if err != nil {

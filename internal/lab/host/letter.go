@@ -1,0 +1,173 @@
+package host
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// write composes a letter.
+func (h *Host) write(r Run, l letter) []byte {
+	var m message
+	m.line("From: pawl lab <%s>", h.site.Start())
+	m.line("To: <%s>", r.Sender)
+	m.line("Date: %s", h.now().UTC().Format(time.RFC1123Z))
+	m.line("Message-ID: <%s.%s@%s>", r.Token, l, h.site.Domain)
+	m.line("Auto-Submitted: auto-replied") // RFC 3834 §5
+	m.line("MIME-Version: 1.0")
+	m.line("Content-Type: text/plain; charset=us-ascii")
+	if l == answer {
+		h.writeAnswer(&m, r)
+	} else {
+		h.writeVerdict(&m, r, l)
+	}
+	return []byte(m.String())
+}
+
+// message is a message being written.
+type message struct{ strings.Builder }
+
+func (m *message) line(format string, args ...any) { m.WriteString(fmt.Sprintf(format, args...) + "\r\n") }
+
+// writeAnswer is the answer to a mail to start@.
+func (h *Host) writeAnswer(m *message, r Run) {
+	tests, without := h.site.Tests()
+	var addresses []string
+	for _, t := range tests {
+		addresses = append(addresses, h.site.address(r.Token, t))
+	}
+	m.line("Subject: pawl lab: reply to this mail, and your server is tested")
+	m.line("Reply-To: <%s>", strings.Join(addresses, ">,\r\n <"))
+	m.line("")
+	m.line("Reply to this mail, to all of the addresses in its Reply-To field. What you")
+	m.line("write is of no matter, and is not kept. If your mail program does not put all")
+	m.line("of them into To, copy them from here:")
+	m.line("")
+	for _, a := range addresses {
+		m.line("  %s", a)
+	}
+	m.line("")
+	m.line("Each is a domain of its own. With some all is well, or there is no policy that")
+	m.line("holds: the mail must arrive. With the others the receiving host is not what the")
+	m.line("domain's policy says, as if somebody were in the path: the mail must wait with")
+	m.line("your server, which may tell you so, and come back to you in the end.")
+	m.line("")
+	m.line("The verdict comes %s after the first mail has arrived, or sooner if all have.", duration(h.o.Wait))
+	m.line("The addresses hold for %d days.", Lifetime/(24*time.Hour))
+	if len(without) > 0 {
+		m.line("")
+		m.line("Not tested here: %s.", h.site.whyWithout())
+	}
+	m.line("")
+	m.line("You get this because a mail from %s came from", r.Sender)
+	m.line("%s at %s, proven by %s. If that was not you,", r.From, r.Began.UTC().Format("2006-01-02 15:04 MST"), r.Proof)
+	m.line("nothing needs to be done.")
+}
+
+// writeVerdict is what came of it.
+func (h *Host) writeVerdict(m *message, r Run, l letter) {
+	results := h.site.results(r, &h.visits)
+	var wrong []Result
+	right, unseen := 0, 0
+	for _, x := range results {
+		switch x.State {
+		case Wrong:
+			wrong = append(wrong, x)
+		case Right:
+			right++
+		default:
+			unseen++
+		}
+	}
+	subject := fmt.Sprintf("pawl lab: %d of %d tests went as they must", right, len(results)-unseen)
+	if unseen > 0 {
+		subject += fmt.Sprintf(", %d were not seen", unseen)
+	}
+	if l == amendment {
+		subject += " (mail has leaked since the verdict)"
+	}
+	m.line("Subject: %s", subject)
+	m.line("")
+	m.line("What came of your mail to the tests at %s, begun %s,", h.site.Domain, r.Began.UTC().Format("2006-01-02 15:04 MST"))
+	m.line("as it is now:")
+	m.line("")
+	for _, of := range []Mechanism{MTASTS, DANE} {
+		wrap(m, "", fmt.Sprintf("%s %s", of, summary(of, results)))
+	}
+	m.line("")
+	for _, fate := range []Fate{Arrive, Hold} {
+		m.line("Mail that %s:", map[Fate]string{Arrive: "must arrive", Hold: "must wait, and not arrive"}[fate])
+		for _, x := range results {
+			if x.Test.Fate == fate {
+				writeResult(m, x)
+			}
+		}
+		m.line("")
+	}
+	for _, x := range wrong {
+		m.line("%s: %s.", x.Test.Name, x.Test.Is)
+		wrap(m, "  ", fmt.Sprintf("It must %s (%s), and %s. %s", x.Test.Fate, x.Test.Section, x.Was, x.Test.Fix))
+		if x.Test.Attack != "" && x.Test.Fate == Hold {
+			wrap(m, "  ", fmt.Sprintf("It stands for attack %s of the lab: `pawl lab --only %s` shows it.", x.Test.Attack, x.Test.Attack))
+		}
+		m.line("")
+	}
+	m.line("Times are UTC. Whether your server verified a certificate that was good cannot be")
+	m.line("seen from here; that it did not where it was bad, can.")
+	if l == verdict {
+		m.line("If something that must be held arrives later, you are told once more.")
+	}
+}
+
+// writeResult writes what came of one test.
+func writeResult(m *message, x Result) {
+	text := x.Was
+	if x.Seen != "" {
+		text += ": " + x.Seen
+	}
+	wrapAfter(m, fmt.Sprintf("  %-16s %-6s ", x.Test.Name, x.State), strings.Repeat(" ", 26), text)
+}
+
+// width is of the letters' lines.
+const width = 79
+
+// wrap writes text in lines that begin with an indent.
+func wrap(m *message, indent, text string) { wrapAfter(m, indent, indent, text) }
+
+// wrapAfter does so after a first line that has a beginning of its own.
+func wrapAfter(m *message, first, indent, text string) {
+	line, begun := first, false
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case !begun:
+			begun = true
+			line += word
+		case len(line)+1+len(word) > width:
+			m.line("%s", line)
+			line = indent + word
+		default:
+			line += " " + word
+		}
+	}
+	m.line("%s", line)
+}
+
+// duration is a time for people: "30 minutes".
+func duration(d time.Duration) string {
+	if d >= time.Minute && d%time.Minute == 0 {
+		return fmt.Sprintf("%d minutes", d/time.Minute)
+	}
+	return d.String()
+}
+
+// whyWithout says what is not tested, and why.
+func (s Site) whyWithout() string {
+	var parts []string
+	if !s.DNSSEC {
+		parts = append(parts, "DANE, as the zone is not signed")
+	}
+	if len(s.Clear) == 0 {
+		parts = append(parts, "hosts without STARTTLS, as there is no second address")
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,197 @@
+package host
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// State is how a test went.
+type State string
+
+// The states.
+const (
+	Right  State = "right"  // as the test's fate says
+	Wrong  State = "WRONG"  // it leaked, or did not arrive though it must
+	Unseen State = "unseen" // nothing came, and nothing shows that it was sent
+)
+
+// Result is what came of one test.
+type Result struct {
+	Test  Test
+	State State
+	Was   string // what became of the mail, in a few words
+	Seen  string // what shows it, or ""
+}
+
+// leak is what is wrong with a message that arrived, or "". Held mail must not
+// arrive at all, and what a policy protects not in clear, nor at a host that the
+// policy does not allow.
+func (s Site) leak(t Test, a Arrival) string {
+	if t.Fate == Hold || a.Version == "" && t.demandsTLS() {
+		return a.how()
+	}
+	for _, r := range t.receivers {
+		switch {
+		case !r.rogue:
+		case a.Host == s.hostOf(t, r):
+			return "arrived at the host whose certificate is bad"
+		case a.Host == "":
+			// What a client gets that names no host (RFC 8461 §7.1) is good for none of
+			// these: it did not look.
+			return "arrived without asking for a host's certificate"
+		}
+	}
+	return ""
+}
+
+// leaked reports whether something of a run leaked after a time.
+func (s Site) leaked(r Run, since time.Time) bool {
+	tests, _ := s.Tests()
+	return slices.ContainsFunc(r.Arrivals, func(a Arrival) bool {
+		i := slices.IndexFunc(tests, func(t Test) bool { return t.Name == a.Test })
+		return i >= 0 && a.At.After(since) && s.leak(tests[i], a) != ""
+	})
+}
+
+// results judges a run.
+func (s Site) results(r Run, visits *visits) []Result {
+	tests, _ := s.Tests()
+	results := make([]Result, 0, len(tests))
+	for _, t := range tests {
+		results = append(results, s.judge(r, t, visits.of(r, t.Name)))
+	}
+	return results
+}
+
+func (s Site) judge(r Run, t Test, v visit) Result {
+	result := Result{Test: t, State: Right, Seen: v.text(r.Began)}
+	var arrivals []Arrival
+	for _, a := range r.Arrivals {
+		if a.Test == t.Name {
+			arrivals = append(arrivals, a)
+		}
+	}
+	for _, a := range arrivals {
+		if leak := s.leak(t, a); leak != "" {
+			result.State, result.Was, result.Seen = Wrong, leak, a.text()
+			return result
+		}
+	}
+	sent := slices.Contains(r.Addressed, t.Name)
+	switch {
+	case len(arrivals) > 0:
+		result.Was, result.Seen = arrivals[0].how(), arrivals[0].text()
+	case t.Fate == Arrive && (sent || v.count > 0):
+		result.State, result.Was = Wrong, "did not arrive"
+	case t.Fate == Hold && v.count > 0:
+		result.Was = "held"
+	case t.Fate == Hold && sent && !t.reached():
+		result.Was = "held"
+	case sent:
+		// It may be that the sender has no way to the host, as without IPv6.
+		result.State, result.Was = Unseen, "did not arrive, nor was your server seen there"
+	default:
+		result.State, result.Was = Unseen, "nothing came"
+	}
+	return result
+}
+
+// reached reports whether a sender that honours the standards connects to a host
+// of the test at all: to one that its policy does not list it need not.
+func (t Test) reached() bool {
+	return !slices.Contains([]string{"unlisted-mx", "wildcard-depth"}, t.Name)
+}
+
+// how is in what a message came.
+func (a Arrival) how() string {
+	if a.Version == "" {
+		return "arrived in clear"
+	}
+	return "arrived"
+}
+
+// text is how a message came, in more words.
+func (a Arrival) text() string {
+	text := fmt.Sprintf("from %s at %s", a.Client, a.At.UTC().Format("15:04:05"))
+	switch {
+	case a.Version == "":
+		return text
+	case a.Host == "":
+		return a.Version + " without SNI " + text
+	default:
+		return a.Version + " " + text
+	}
+}
+
+// text is what was seen of a sender since a run began.
+func (v visit) text(since time.Time) string {
+	var parts []string
+	if v.policy.After(since) {
+		parts = append(parts, fmt.Sprintf("%s at %s", gotPolicy, v.policy.UTC().Format("15:04:05")))
+	}
+	if v.last.After(since) {
+		times := "once"
+		if v.count > 1 {
+			times = fmt.Sprintf("%d times", v.count)
+		}
+		parts = append(parts, fmt.Sprintf("came %s, %s, and left at %s", times, v.step, v.last.UTC().Format("15:04:05")))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// summary says in a line what a sender does about one mechanism.
+func summary(of Mechanism, results []Result) string {
+	var held, leaks, late, unseen []string
+	first := Result{State: Unseen}
+	for _, r := range results {
+		if r.Test.Of != of {
+			continue
+		}
+		if first.Test.Name == "" {
+			first = r
+		}
+		switch {
+		case r.State == Unseen:
+			unseen = append(unseen, r.Test.Name)
+		case r.State == Wrong && r.Was == "did not arrive":
+			late = append(late, r.Test.Name)
+		case r.State == Wrong:
+			leaks = append(leaks, r.Test.Name)
+		case r.Test.Fate == Hold:
+			held = append(held, r.Test.Name)
+		}
+	}
+	switch {
+	case first.Test.Name == "":
+		return "was not tested here."
+	case !arrived(first):
+		return fmt.Sprintf("cannot be judged: mail to %s, where all is well, did not arrive.", first.Test.Name)
+	case len(held) == 0 && len(leaks) == 0:
+		return "cannot be judged: of the tests that must not arrive, none is known to have been tried."
+	case len(held) == 0:
+		return "is not honoured: whatever is wrong with the receiving host, the mail goes there."
+	}
+	text := "is enforced"
+	if len(leaks) > 0 {
+		text += ", with gaps: " + list(leaks) + " leaked"
+	}
+	if len(late) > 0 {
+		text += "; but mail that must arrive did not: " + list(late)
+	}
+	if len(unseen) > 0 {
+		text += "; nothing was seen of " + list(unseen)
+	}
+	return text + "."
+}
+
+func arrived(r Result) bool { return strings.HasPrefix(r.Was, "arrived") }
+
+// list is words joined as people do.
+func list(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}

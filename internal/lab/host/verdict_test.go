@@ -1,0 +1,188 @@
+package host
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	began  = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	sender = netip.MustParseAddr("203.0.113.9")
+)
+
+// tried is a run whose mail went to all tests.
+func tried(arrivals ...Arrival) Run {
+	r := Run{Token: "abc", From: sender, Began: began}
+	for _, t := range Tests() {
+		r.Addressed = append(r.Addressed, t.Name)
+	}
+	for _, a := range arrivals {
+		a.At, a.Client = began.Add(time.Minute), sender
+		r.arrived([]Arrival{a}, nil)
+	}
+	return r
+}
+
+// overTLS is an arrival at a test's first host.
+func overTLS(test string) Arrival {
+	return Arrival{Test: test, Host: "mx." + test + ".lab.test", Version: "TLS 1.3"}
+}
+
+func TestWhatBecameOfMailIsJudged(t *testing.T) {
+	at := func(change func(*visits)) *visits {
+		v := &visits{}
+		change(v)
+		return v
+	}
+	nobody := &visits{}
+	for name, c := range map[string]struct {
+		run    Run
+		visits *visits
+		test   string
+		state  State
+		was    string
+	}{
+		"mail that must arrive did":                     {tried(overTLS("good")), nobody, "good", Right, "arrived"},
+		"mail that must arrive did not":                 {tried(), nobody, "good", Wrong, "did not arrive"},
+		"under an enforced policy it came in clear":     {tried(Arrival{Test: "good"}), nobody, "good", Wrong, "arrived in clear"},
+		"where there is no policy it may come in clear": {tried(Arrival{Test: "testing"}), nobody, "testing", Right, "arrived in clear"},
+		"unusable TLSA records still ask for TLS":       {tried(Arrival{Test: "dane-unusable"}), nobody, "dane-unusable", Wrong, "arrived in clear"},
+		"mail that must wait arrived":                   {tried(overTLS("self-signed")), nobody, "self-signed", Wrong, "arrived"},
+		"it waits, and its sender was there": {
+			tried(), at(func(v *visits) {
+				v.note(sender, "self-signed", endedTLS, began.Add(1))
+				v.note(sender, "self-signed", beganTLS, began.Add(2))
+			}),
+			"self-signed", Right, "held",
+		},
+		"a neighbour of the sender was there": {
+			tried(), at(func(v *visits) { v.note(netip.MustParseAddr("203.0.113.77"), "self-signed", beganTLS, began.Add(1)) }), "self-signed", Right, "held",
+		},
+		"somebody else was there": {
+			tried(), at(func(v *visits) { v.note(netip.MustParseAddr("198.51.100.9"), "self-signed", beganTLS, began.Add(1)) }),
+			"self-signed", Unseen, "did not arrive, nor was your server seen there",
+		},
+		"it waits without a visit, as it may where no host is listed": {tried(), nobody, "unlisted-mx", Right, "held"},
+		"it was never sent":                              {Run{From: sender, Began: began}, nobody, "unlisted-mx", Unseen, "nothing came"},
+		"the good one of two hosts got it":               {tried(Arrival{Test: "next-host", Host: "mx2.next-host.lab.test", Version: "TLS 1.3"}), nobody, "next-host", Right, "arrived"},
+		"the bad one of two hosts got it":                {tried(Arrival{Test: "next-host", Host: "mx1.next-host.lab.test", Version: "TLS 1.3"}), nobody, "next-host", Wrong, "arrived at the host whose certificate is bad"},
+		"one of two hosts got it from who did not look":  {tried(Arrival{Test: "next-host", Version: "TLS 1.3"}), nobody, "next-host", Wrong, "arrived without asking for a host's certificate"},
+		"one message arrived well, another of it leaked": {tried(overTLS("good"), Arrival{Test: "good"}), nobody, "good", Wrong, "arrived in clear"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, r := range site().results(c.run, c.visits) {
+				if r.Test.Name == c.test && (r.State != c.state || r.Was != c.was) {
+					t.Errorf("got %s, %q; want %s, %q", r.State, r.Was, c.state, c.was)
+				}
+			}
+		})
+	}
+}
+
+// all is a run in which everything arrived, but for some tests.
+func all(but ...string) Run {
+	var arrivals []Arrival
+	for _, t := range Tests() {
+		skip := false
+		for _, name := range but {
+			skip = skip || t.Name == name || name == "hold" && t.Fate == Hold || name == "hold "+string(t.Of) && t.Fate == Hold && t.Of == MechanismOf(name)
+		}
+		if skip {
+			continue
+		}
+		a := overTLS(t.Name)
+		if t.Name == "next-host" {
+			a.Host = "mx2.next-host.lab.test"
+		}
+		arrivals = append(arrivals, a)
+	}
+	return tried(arrivals...)
+}
+
+// MechanismOf reads "hold DANE".
+func MechanismOf(name string) Mechanism {
+	_, of, _ := strings.Cut(name, " ")
+	return Mechanism(of)
+}
+
+func TestTheSummarySaysWhatASenderDoes(t *testing.T) {
+	seen := &visits{}
+	for _, test := range Tests() {
+		seen.note(sender, test.Name, beganTLS, began.Add(1))
+	}
+	for name, c := range map[string]struct {
+		run       Run
+		sts, dane string
+	}{
+		"it holds what it must": {all("hold"), "is enforced.", "is enforced."},
+		"it knows neither":      {all(), "is not honoured: whatever is wrong with the receiving host, the mail goes there.", "is not honoured: whatever is wrong with the receiving host, the mail goes there."},
+		"it knows MTA-STS only": {all("hold MTA-STS"), "is enforced.", "is not honoured: whatever is wrong with the receiving host, the mail goes there."},
+		"it has a gap":          {all("no-starttls", "broken-handshake", "old-tls", "self-signed", "wrong-name", "unlisted-mx", "hold DANE"), "is enforced, with gaps: wildcard-depth leaked.", "is enforced."},
+		"it is too strict":      {all("hold", "testing", "redirect"), "is enforced; but mail that must arrive did not: testing and redirect.", "is enforced."},
+		"nothing came":          {tried(), "cannot be judged: mail to good, where all is well, did not arrive.", "cannot be judged: mail to dane, where all is well, did not arrive."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			results := site().results(c.run, seen)
+			if got := summary(MTASTS, results); got != c.sts {
+				t.Errorf("MTA-STS %s", got)
+			}
+			if got := summary(DANE, results); got != c.dane {
+				t.Errorf("DANE %s", got)
+			}
+		})
+	}
+}
+
+func TestALetterIsDueWhenItsTimeHasCome(t *testing.T) {
+	all := len(Tests())
+	first, told := began.Add(time.Minute), began.Add(time.Hour)
+	for name, c := range map[string]struct {
+		run    Run
+		letter letter
+		at     time.Time
+	}{
+		"a run is answered at once":                {Run{Began: began}, answer, began},
+		"no verdict before anything came":          {Run{Began: began, Answered: began}, "", time.Time{}},
+		"the verdict waits for retries":            {Run{Began: began, Answered: began, First: first}, verdict, first.Add(30 * time.Minute)},
+		"there is one verdict":                     {Run{Began: began, Answered: began, First: first, Told: told}, "", time.Time{}},
+		"a leak after the verdict is told at once": {Run{Began: began, Answered: began, First: first, Told: told, Late: true}, amendment, told},
+		"and once": {Run{Began: began, Answered: began, First: first, Told: told, Late: true, Amended: told}, "", time.Time{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if l, at := c.run.due(DefaultWait, all); l != c.letter || !at.Equal(c.at) {
+				t.Errorf("got %q at %s", l, at)
+			}
+		})
+	}
+	r := tried()
+	r.Answered = began
+	for _, test := range Tests() {
+		r.arrived([]Arrival{{Test: test.Name, At: first}}, nil)
+	}
+	if l, at := r.due(DefaultWait, all); l != verdict || !at.Equal(first) {
+		t.Errorf("when all has arrived: %q at %s", l, at)
+	}
+}
+
+func TestWhatIsKeptOfARunIsBounded(t *testing.T) {
+	r := Run{From: sender}
+	for i := range 1000 {
+		r.arrived([]Arrival{{Test: "good", At: began, Client: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}}, []string{"good"})
+	}
+	if len(r.Arrivals) != maxArrivals || len(r.Also) != maxClients || len(r.Addressed) != 1 {
+		t.Errorf("%d arrivals, %d clients, %d tests", len(r.Arrivals), len(r.Also), len(r.Addressed))
+	}
+	v := visits{m: make(map[visitKey]visit)}
+	for i := range maxVisits + 10 {
+		v.note(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), strings.Repeat("x", i%300), beganTLS, began)
+	}
+	if len(v.m) > maxVisits {
+		t.Errorf("%d visits", len(v.m))
+	}
+	v.forget(began.Add(1))
+	if len(v.m) > 0 {
+		t.Errorf("%d visits are not forgotten", len(v.m))
+	}
+}
