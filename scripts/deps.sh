@@ -19,6 +19,7 @@ needs=(
 	"debootstrap:debootstrap"
 	"ip:iproute2"
 	"chromium:chromium"
+	"/usr/bin/pebble:pebble"
 )
 
 missing=() packages=()

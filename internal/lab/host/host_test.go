@@ -324,14 +324,14 @@ func TestTheVerdictComesAndIsAmendedWhenSomethingLeaks(t *testing.T) {
 		t.Fatal(got)
 	}
 	verdict := text(t, w.letter("1 of 1 tests went as they must, 21 were not seen"))
-	if !strings.Contains(verdict, "  good             right  arrived: TLS 1.3 from 127.0.0.1") {
+	if !strings.Contains(verdict, "  good             right  arrived: TLS 1.3, ") {
 		t.Errorf("it says:\n%s", verdict)
 	}
 	if got := w.call(false).send(somebody, []string{at("self-signed")}, to); !strings.HasPrefix(got, "250") {
 		t.Fatal(got)
 	}
 	amended := text(t, w.letter("mail has leaked since the verdict"))
-	if !strings.Contains(amended, "  self-signed      WRONG  arrived in clear: from 127.0.0.1") {
+	if !strings.Contains(amended, "  self-signed      WRONG  arrived in clear: ") {
 		t.Errorf("it says:\n%s", amended)
 	}
 }
@@ -485,5 +485,20 @@ func TestWhatIsMissingForAHostIsSaid(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.says)
 			}
 		})
+	}
+}
+
+func TestTheDocumentNamesEachTest(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/lab.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range Tests() {
+		if !strings.Contains(string(text), "`"+test.Name+"`") {
+			t.Errorf("docs/lab.md does not have `%s`", test.Name)
+		}
+	}
+	if n := len(site().Names()); n < 15 || n > 25 {
+		t.Errorf("%d certificates are needed, and the document says twenty or so", n)
 	}
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -67,55 +68,99 @@ func (h *Host) writeAnswer(m *message, r Run) {
 // writeVerdict is what came of it.
 func (h *Host) writeVerdict(m *message, r Run, l letter) {
 	results := h.site.results(r, &h.visits)
-	var wrong []Result
-	right, unseen := 0, 0
-	for _, x := range results {
-		switch x.State {
-		case Wrong:
-			wrong = append(wrong, x)
-		case Right:
-			right++
-		default:
-			unseen++
-		}
-	}
-	subject := fmt.Sprintf("pawl lab: %d of %d tests went as they must", right, len(results)-unseen)
-	if unseen > 0 {
-		subject += fmt.Sprintf(", %d were not seen", unseen)
-	}
-	if l == amendment {
-		subject += " (mail has leaked since the verdict)"
-	}
-	m.line("Subject: %s", subject)
+	m.line("Subject: %s", subject(results, l))
 	m.line("")
-	m.line("What came of your mail to the tests at %s, begun %s,", h.site.Domain, r.Began.UTC().Format("2006-01-02 15:04 MST"))
-	m.line("as it is now:")
+	wrap(m, "", fmt.Sprintf("What came of your mail to the tests at %s, begun %s, from %s:",
+		h.site.Domain, r.Began.UTC().Format("2006-01-02 15:04 MST"), list(r.clients())))
 	m.line("")
 	for _, of := range []Mechanism{MTASTS, DANE} {
 		wrap(m, "", fmt.Sprintf("%s %s", of, summary(of, results)))
 	}
-	m.line("")
 	for _, fate := range []Fate{Arrive, Hold} {
-		m.line("Mail that %s:", map[Fate]string{Arrive: "must arrive", Hold: "must wait, and not arrive"}[fate])
+		m.line("")
+		m.line("Mail that must %s:", fate)
 		for _, x := range results {
 			if x.Test.Fate == fate {
 				writeResult(m, x)
 			}
 		}
-		m.line("")
 	}
-	for _, x := range wrong {
-		m.line("%s: %s.", x.Test.Name, x.Test.Is)
-		wrap(m, "  ", fmt.Sprintf("It must %s (%s), and %s. %s", x.Test.Fate, x.Test.Section, x.Was, x.Test.Fix))
-		if x.Test.Attack != "" && x.Test.Fate == Hold {
-			wrap(m, "  ", fmt.Sprintf("It stands for attack %s of the lab: `pawl lab --only %s` shows it.", x.Test.Attack, x.Test.Attack))
-		}
-		m.line("")
-	}
+	writeFixes(m, results)
+	m.line("")
 	m.line("Times are UTC. Whether your server verified a certificate that was good cannot be")
 	m.line("seen from here; that it did not where it was bad, can.")
 	if l == verdict {
-		m.line("If something that must be held arrives later, you are told once more.")
+		m.line("If something that must wait arrives later, you are told once more.")
+	}
+}
+
+func subject(results []Result, l letter) string {
+	right, unseen := 0, 0
+	for _, x := range results {
+		switch x.State {
+		case Right:
+			right++
+		case Unseen:
+			unseen++
+		}
+	}
+	text := fmt.Sprintf("pawl lab: %d of %d tests went as they must", right, len(results)-unseen)
+	if unseen > 0 {
+		text += fmt.Sprintf(", %d were not seen", unseen)
+	}
+	if l == amendment {
+		text += " (mail has leaked since the verdict)"
+	}
+	return text
+}
+
+// clients are the addresses that a run's mail came from.
+func (r Run) clients() []string {
+	clients := []string{r.From.String()}
+	for _, a := range r.Also {
+		clients = append(clients, a.String())
+	}
+	return clients
+}
+
+// writeFixes writes what to do about what went wrong, each piece of advice once.
+func writeFixes(m *message, results []Result) {
+	var fixes []string
+	wrong := make(map[string][]Result)
+	for _, x := range results {
+		if x.State != Wrong {
+			continue
+		}
+		fix := fixOf(x.Test, results)
+		if wrong[fix] == nil {
+			fixes = append(fixes, fix)
+		}
+		wrong[fix] = append(wrong[fix], x)
+	}
+	for _, fix := range fixes {
+		m.line("")
+		for _, x := range wrong[fix] {
+			why := x.Test.Section
+			if x.Test.Attack != "" && x.Test.Fate == Hold {
+				why += ", `pawl lab --only " + x.Test.Attack + "`"
+			}
+			wrapAfter(m, "  ", "    ", fmt.Sprintf("%s: %s (%s).", x.Test.Name, x.Test.Is, why))
+		}
+		wrapAfter(m, "What to do: ", "  ", fix)
+	}
+}
+
+// fixOf is a test's fix, or that of its mechanism where a sender knows nothing of
+// it.
+func fixOf(t Test, results []Result) string {
+	held := slices.ContainsFunc(results, func(r Result) bool { return r.Test.Of == t.Of && r.Test.Fate == Hold && r.State == Right })
+	switch {
+	case held || t.Fate == Arrive && t.Name != "next-host":
+		return t.Fix
+	case t.Of == DANE:
+		return fixDANE
+	default:
+		return fixSTS
 	}
 }
 

@@ -112,16 +112,16 @@ func (a Arrival) how() string {
 	return "arrived"
 }
 
-// text is how a message came, in more words.
+// text is how and when a message came.
 func (a Arrival) text() string {
-	text := fmt.Sprintf("from %s at %s", a.Client, a.At.UTC().Format("15:04:05"))
+	at := a.At.UTC().Format("15:04:05")
 	switch {
 	case a.Version == "":
-		return text
+		return at
 	case a.Host == "":
-		return a.Version + " without SNI " + text
+		return a.Version + ", no SNI, " + at
 	default:
-		return a.Version + " " + text
+		return a.Version + ", " + at
 	}
 }
 
