@@ -104,7 +104,8 @@ type arrow struct {
 	TLS, Hostile        bool
 }
 
-// draw places an exchange: a lane for each party, an arrow for each line.
+// draw places an exchange: a lane for each party, an arrow for each line. What an
+// attacker in the path lets through goes past his lane.
 func draw(x Exchange) drawing {
 	d := drawing{Exchange: x}
 	for i, name := range parties(x) {
@@ -119,8 +120,15 @@ func draw(x Exchange) drawing {
 		return laneMargin
 	}
 	for i, l := range x.Lines {
-		a := arrow{From: at(l.From), To: at(l.To), Y: headHeight + (i+1)*lineHeight, Full: l.Text, Short: shorten(l.Text), TLS: l.TLS}
-		a.Hostile = l.From == "attacker"
+		from, to := l.From, l.To
+		switch {
+		case from == "attacker" && to != "sender" && to != "server":
+			from = "sender" // he says nothing to a host but what he was told
+		case to == "attacker" && from != "sender" && !changed(x.Lines[i:]):
+			to = "sender"
+		}
+		a := arrow{From: at(from), To: at(to), Y: headHeight + (i+1)*lineHeight, Full: l.Text, Short: shorten(l.Text), TLS: l.TLS}
+		a.Hostile = from == "attacker"
 		a.Middle = (a.From + a.To) / 2
 		d.Arrows = append(d.Arrows, a)
 	}
@@ -129,9 +137,23 @@ func draw(x Exchange) drawing {
 	return d
 }
 
+// changed reports whether the attacker told the sender otherwise than the host's
+// reply that the first line is of.
+func changed(lines []Line) bool {
+	for _, l := range lines {
+		if l.From != lines[0].From {
+			return l.From == "attacker" && l.To == "sender"
+		}
+	}
+	return false
+}
+
 // parties are who spoke: the sender first, the attacker between him and the host.
 func parties(x Exchange) []string {
 	var names []string
+	if len(x.Via) > 0 {
+		names = append(names, "sender") // who may be heard through the attacker only
+	}
 	for _, l := range x.Lines {
 		for _, n := range []string{l.From, l.To} {
 			if !slices.Contains(names, n) {

@@ -28,7 +28,9 @@ func (h *Host) write(r Run, l letter) []byte {
 // message is a message being written.
 type message struct{ strings.Builder }
 
-func (m *message) line(format string, args ...any) { m.WriteString(fmt.Sprintf(format, args...) + "\r\n") }
+func (m *message) line(format string, args ...any) {
+	m.WriteString(fmt.Sprintf(format, args...) + "\r\n")
+}
 
 // writeAnswer is the answer to a mail to start@.
 func (h *Host) writeAnswer(m *message, r Run) {
