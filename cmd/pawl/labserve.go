@@ -46,7 +46,7 @@ func (l *labServeCmd) Help() string {
 }
 
 // Run runs the lab on another mail server.
-func (l *labServeCmd) Run(ctx context.Context) error {
+func (l *labServeCmd) Run(ctx context.Context, top *cli) error {
 	if !netns.Inside() {
 		return enter(ctx)
 	}
@@ -62,6 +62,9 @@ func (l *labServeCmd) Run(ctx context.Context) error {
 	}
 	report, err := l.test(ctx, field)
 	if err := errors.Join(err, field.Close()); err != nil {
+		return err
+	}
+	if err := top.keep(report); err != nil {
 		return err
 	}
 	return l.show(report, l.output)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/pawl-mail/pawl/internal/config"
+	"github.com/pawl-mail/pawl/internal/lab"
 	"github.com/pawl-mail/pawl/internal/node"
 	"github.com/pawl-mail/pawl/internal/postfix"
 	"github.com/pawl-mail/pawl/internal/systemd"
@@ -30,7 +31,7 @@ func (s *serveCmd) Run(ctx context.Context, top *cli) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	wiring := node.Wiring{Notify: notify, GiveBack: true}
+	wiring := node.Wiring{Notify: notify, GiveBack: true, Runs: lab.NewRuns(cfg.Data)}
 	if top.Config != "" {
 		wiring.Load = top.settings
 	}

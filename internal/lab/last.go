@@ -4,9 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pawl-mail/pawl/internal/web"
 )
 
 const (
@@ -39,6 +44,52 @@ func (r Report) Keep(folder string) error {
 		return fmt.Errorf("keeping the lab's report: %w", errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
+}
+
+// Runs is what a server's dashboard shows of the lab: the report that was kept last
+// in its data folder. It is a [web.Runs].
+type Runs struct {
+	folder string
+
+	mu    sync.Mutex
+	stamp time.Time // of the file that was read
+	run   web.LabRun
+	err   error
+}
+
+// NewRuns returns the runs of a data folder.
+func NewRuns(folder string) *Runs { return &Runs{folder: folder} }
+
+// LastRun implements [web.Runs]. It reads the file when it is another than
+// before, and keeps no more of it than it returns: the front page asks often.
+func (r *Runs) LastRun() (web.LabRun, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	info, err := os.Stat(filepath.Join(r.folder, lastName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return web.LabRun{}, web.ErrNotFound
+	case err != nil:
+		return web.LabRun{}, fmt.Errorf("the lab's last report: %w", err)
+	case info.ModTime().Equal(r.stamp):
+		return r.run, r.err
+	}
+	report, err := Last(r.folder)
+	r.stamp, r.err = info.ModTime(), err
+	r.run = web.LabRun{Sender: report.Sender, At: report.At, Cells: len(report.ran()), Wrong: len(report.Wrong())}
+	return r.run, r.err
+}
+
+// WriteLastRun implements [web.Runs].
+func (r *Runs) WriteLastRun(w io.Writer) error {
+	report, err := Last(r.folder)
+	if errors.Is(err, ErrNoRun) {
+		return web.ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	return report.HTML(w)
 }
 
 // Last reads the report that was kept last in a data folder.

@@ -34,7 +34,7 @@ func (n *Node) handler() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics{n})
 	return web.New(web.Options{
-		Source: n.source(), Lab: n.lab, Log: n.log, Ready: n.ready, Names: []string{strings.ToLower(n.config.Hostname)},
+		Source: n.source(), Lab: n.lab, Runs: n.w.Runs, Log: n.log, Ready: n.ready, Names: []string{strings.ToLower(n.config.Hostname)},
 		Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 	})
 }

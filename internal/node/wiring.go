@@ -29,6 +29,7 @@ type Wiring struct {
 	Log   *slog.Logger
 	SMTP  uint16        // port of MX hosts; 0: 25
 	Lab   web.Lab       // the demo's attacker; nil outside the demo
+	Runs  web.Runs      // of the lab, for the dashboard; nil: none
 	Fetch time.Duration // cap of a policy fetch, by the machine's clock; 0: mtasts.DefaultTimeout
 	// Attempts stands between the queue and the deliverer, to see each attempt
 	// and what it came to; nil: nothing does.

@@ -66,7 +66,7 @@ func (s *server) front(ctx context.Context) (part, error) {
 			}
 			lab = &state
 		}
-		return newPart(ctx, o, o.Hostname, livePlace{url: "/live"}, front(o, lab))
+		return newPart(ctx, o, o.Hostname, livePlace{url: "/live"}, front(o, lab, s.lastRun()))
 	})
 }
 

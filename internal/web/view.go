@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/event"
@@ -41,6 +42,23 @@ type Overview struct {
 	Events       []event.Event
 	Reports      []Report // TLS reports of the last days
 	Overrides    []Override
+}
+
+// LabRun is what the lab came to the last time that it was run here.
+type LabRun struct {
+	Sender string // what was attacked
+	At     time.Time
+	Cells  int
+	Wrong  int // of these, how many ended otherwise than they must
+}
+
+// Runs knows the lab's runs. Implementations must be safe for concurrent use.
+type Runs interface {
+	// LastRun returns the last one, and [ErrNotFound] before the first.
+	LastRun() (LabRun, error)
+	// WriteLastRun writes the page of the last one, which needs nothing beside
+	// itself and has no script.
+	WriteLastRun(w io.Writer) error
 }
 
 // Override is the operator's word for one destination, in the place of what it demands.

@@ -23,6 +23,7 @@ var ErrNotFound = errors.New("not found")
 type Options struct {
 	Source  Source
 	Lab     Lab              // the demo's attacker; nil outside the demo
+	Runs    Runs             // of the lab; nil: there is nothing to show
 	Metrics http.Handler     // answers /metrics
 	Ready   func() error     // nil: the node can take mail
 	Names   []string         // names of this machine, lower case, under which a reader on it may open the page; "localhost" and addresses always do
@@ -54,6 +55,9 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", o.Metrics)
 	mux.Handle("GET /assets/{name}", files)
+	if o.Runs != nil {
+		mux.HandleFunc("GET /lab/run", s.labRun)
+	}
 	if o.Lab != nil {
 		mux.HandleFunc("POST /lab", s.attack)
 	}
