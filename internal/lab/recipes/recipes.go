@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -260,6 +261,7 @@ func (x *Running) policyMap(ctx context.Context, dir string, site Site) (string,
 func (x *Running) relay(ctx context.Context, dir string, site Site) error {
 	c := pawlConfig(dir)
 	c.Postfix.Listen, c.Relay.Listen = config.Off, []string{x.Options.Addr}
+	c.Relay.TLSOptional = []config.Network{{Prefix: netip.MustParsePrefix("127.0.0.0/8")}}
 	c.Relay.RetryFirst, c.Relay.RetryMax = config.Duration(relayRetry), config.Duration(relayRetry)
 	return x.pawl(ctx, c, site)
 }
