@@ -43,10 +43,13 @@ func (l *labHostCmd) Help() string {
 
 // Run runs the host, or prints its records.
 func (l *labHostCmd) Run(ctx context.Context) error {
+	site := host.Site{Domain: strings.ToLower(strings.TrimSuffix(l.Domain, ".")), Addrs: l.Address, Clear: l.ClearAddress, DNSSEC: l.DNSSEC}
+	if err := site.Check(); err != nil {
+		return &control.Error{Text: err.Error(), Do: "See `pawl lab host --help` for what is needed."}
+	}
 	if err := host.MakeData(l.Data); err != nil {
 		return err
 	}
-	site := host.Site{Domain: strings.ToLower(strings.TrimSuffix(l.Domain, ".")), Addrs: l.Address, Clear: l.ClearAddress, DNSSEC: l.DNSSEC}
 	if l.Records {
 		return l.print(site)
 	}
@@ -55,19 +58,35 @@ func (l *labHostCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ready := make(chan struct{})
 	h, err := host.New(host.Options{
 		Site: site, Data: l.Data, Relay: l.Relay, Postmaster: l.Postmaster, Certificates: certificates,
-		Resolver: net.DefaultResolver, Wait: l.Wait, Log: log,
+		Resolver: net.DefaultResolver, Wait: l.Wait, Log: log, Ready: func() { close(ready) },
 	})
 	if err != nil {
 		return &control.Error{Text: err.Error(), Do: "See `pawl lab host --help` for what is needed."}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- h.Run(ctx) }()
-	l.look(ctx, h, log)
-	return <-ended
+	looked := make(chan struct{})
+	select {
+	case err = <-ended:
+		close(looked)
+	case <-ready:
+		go func() {
+			defer close(looked)
+			l.look(ctx, h, log)
+		}()
+		err = <-ended
+	}
+	cancel()
+	<-looked
+	if err != nil {
+		return &control.Error{Text: err.Error(), Do: "The addresses have to be this machine's, and their ports 25 and 443 free; to listen there it needs root, or the capability CAP_NET_BIND_SERVICE."}
+	}
+	return nil
 }
 
 // print prints the records, and what has to be known about them.
@@ -85,13 +104,20 @@ func (l *labHostCmd) print(site host.Site) error {
 
 // look says what is missing for the tests to be fair, while the host runs.
 func (l *labHostCmd) look(ctx context.Context, h *host.Host, log *slog.Logger) {
-	missing := h.Unpublished(ctx)
+	missing, err := h.Unpublished(ctx)
+	if err != nil && ctx.Err() == nil {
+		log.Warn("lab host: whether DNS has the records cannot be looked up", "err", err)
+	}
 	for _, m := range missing {
 		log.Warn("lab host: DNS does not have a record yet; `pawl lab host … --records` prints all", "record", m)
 	}
-	h.Warm(ctx)
-	if ctx.Err() == nil {
-		log.Info("lab host: ready", "mail", "start@"+l.Domain, "unpublished", len(missing))
+	bad := h.Warm(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case bad > 0 || len(missing) > 0:
+		log.Warn("lab host: it takes mail, but some tests are not fair yet", "mail", "start@"+l.Domain, "records_missing", len(missing), "certificates_missing", bad)
+	default:
+		log.Info("lab host: ready", "mail", "start@"+l.Domain)
 	}
 }
 

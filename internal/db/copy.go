@@ -42,7 +42,7 @@ func InUse(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, lockFile)); err != nil {
 		return nil //nolint:nilerr // nobody ever locked it
 	}
-	unlock, err := lockFolder(dir)
+	unlock, err := Lock(dir)
 	if err != nil {
 		return err
 	}

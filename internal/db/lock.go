@@ -15,8 +15,9 @@ import (
 // process's id, for people; what counts is the flock, which ends with the process.
 const lockFile = "pawl.lock"
 
-// lockFolder takes the data folder for this process. The result gives it back.
-func lockFolder(dir string) (unlock func() error, err error) {
+// Lock takes a data folder for this process, or returns [ErrLocked]. The result
+// gives it back.
+func Lock(dir string) (unlock func() error, err error) {
 	path := filepath.Join(dir, lockFile)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -89,7 +89,7 @@ func (d *DB) ownFolder(dir, path string) error {
 		return fmt.Errorf("the data folder cannot be made: %w. Name one that pawl's user may write", err)
 	}
 	var err error
-	if d.unlock, err = lockFolder(dir); err != nil {
+	if d.unlock, err = Lock(dir); err != nil {
 		d.unlock = func() error { return nil }
 		return err
 	}

@@ -129,19 +129,23 @@ func TestCertificatesComeFromACAByACMEAndAreKept(t *testing.T) {
 			o := host.Options{
 				Site: site, Data: data, Relay: "127.0.0.1:2525", Postmaster: "me@elsewhere.test", Resolver: net.DefaultResolver,
 				Certificates: host.ACME{Directory: directory, Contact: "me@elsewhere.test", Roots: web}.Certificates(site, data),
-				Log:          slog.New(slog.NewTextHandler(t.Output(), nil)),
+				Roots:        issuer, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 			}
 			return serve(t, o)
 		}
 		h, stop := open("https://" + pebbleACME + "/dir")
-		h.Warm(t.Context())
+		if bad := h.Warm(t.Context()); bad > 0 {
+			t.Errorf("%d hosts have no certificate", bad)
+		}
 		verified(t, issuer, site)
 		stop()
 
 		// Kept, they need no CA the next time.
 		h, stop = open("https://127.0.0.1:1/dir")
 		defer stop()
-		h.Warm(t.Context())
+		if bad := h.Warm(t.Context()); bad > 0 {
+			t.Errorf("%d hosts have no certificate", bad)
+		}
 		verified(t, issuer, site)
 	})
 }

@@ -11,8 +11,8 @@
 //     an address at each test, made for this run.
 //  3. Their reply goes to all of these. What arrives is seen, and so is who came
 //     to a broken receiver and left.
-//  4. After [Options.Wait] the verdict goes to the return path; once more, if
-//     something leaks later.
+//  4. After [Options.Wait] the verdict goes to the return path; again, if more
+//     arrives later.
 //
 // Each test is a domain below DOMAIN with a policy, MX hosts and a fault of its
 // own ([Tests]). Most faults hang on the name by which a client asks for a
@@ -20,6 +20,5 @@
 // needs a second one.
 //
 // A run is a file in the data folder, written before its mail is answered for
-// (250). Of a message only the addresses in its header are looked at, and nothing
-// of it is kept.
+// (250). Of a message only the header is looked at, and nothing of it is kept.
 package host

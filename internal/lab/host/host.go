@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,10 +12,12 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pawl-mail/pawl/internal/db"
 	"github.com/pawl-mail/pawl/internal/rate"
 	"github.com/pawl-mail/pawl/internal/smtp"
 	"github.com/pawl-mail/pawl/internal/smtp/server"
@@ -28,19 +31,26 @@ const (
 	smtpPort  = 25
 	httpsPort = 443
 	stopTime  = 10 * time.Second
+
+	// Connections to one address of the host at a time, and of them from one client.
+	maxConnections = 500
+	maxPerClient   = 30
 )
 
-// Options say what a host needs. All but Wait, Listen, Log and Now must be given.
+// Options say what a host needs. All but Roots, Wait, Listen, Ready, Log and Now
+// must be given.
 type Options struct {
 	Site
 	Data         string // folder
 	Relay        string // HOST:PORT that takes the answers, from the null sender
 	Postmaster   string // who gets the mail for postmaster@ and abuse@
 	Certificates Certificates
+	Roots        *x509.CertPool // by which senders are thought to judge them; nil: the system's
 	Resolver     Resolver
 	Wait         time.Duration // 0: DefaultWait
 	// Listen opens a listener, at port 25 or 443; nil: on this machine.
 	Listen func(context.Context, netip.AddrPort) (net.Listener, error)
+	Ready  func() // called when everything listens; nil: nobody is told
 	Log    *slog.Logger
 	Now    func() time.Time
 }
@@ -56,14 +66,21 @@ type Host struct {
 	tests  map[string]Test  // by domain
 	places map[string]place // by the host's name
 	woken  chan struct{}
+	claims chan struct{} // has one element for each return path being proven
+	tidied time.Time     // post's own
+	unlock func() error  // of the data folder
 
 	perAddress, perDomain, perNetwork, inAll *rate.Table
 }
 
-// New returns a host, with the runs that its data folder has.
+// New returns a host, with the runs that its data folder has. The folder is the
+// process's own until [Host.Run] returns.
 func New(o Options) (*Host, error) {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
+	}
+	if _, port, err := net.SplitHostPort(o.Relay); err != nil || port == "" {
+		return nil, fmt.Errorf("the relay %q is not of the form HOST:PORT", o.Relay)
 	}
 	postmaster, err := smtp.ParseMailbox(o.Postmaster, false)
 	if err != nil || postmaster.Domain == "" {
@@ -84,7 +101,7 @@ func New(o Options) (*Host, error) {
 		}
 	}
 	h := &Host{
-		o: o, site: o.Site, now: o.Now, places: o.places(), tests: make(map[string]Test), woken: make(chan struct{}, 1),
+		o: o, site: o.Site, now: o.Now, places: o.places(), tests: make(map[string]Test), woken: make(chan struct{}, 1), claims: make(chan struct{}, maxClaims),
 		perAddress: rate.New(perAddress(), o.Now), perDomain: rate.New(perDomain(), o.Now),
 		perNetwork: rate.New(perNetwork(), o.Now), inAll: rate.New(inAll(), o.Now),
 	}
@@ -95,17 +112,27 @@ func New(o Options) (*Host, error) {
 	for _, t := range tests {
 		h.tests[o.domainOf(t)] = t
 	}
-	if h.key, err = OpenKey(o.Data); err != nil {
+	if h.unlock, err = db.Lock(o.Data); err != nil {
 		return nil, err
 	}
-	h.store, err = openStore(o.Data, o.Log)
-	return h, err
+	if h.key, err = OpenKey(o.Data); err == nil {
+		h.store, err = openStore(o.Data, o.Log)
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.unlock())
+	}
+	for _, r := range h.store.all() {
+		h.visits.watch(r)
+	}
+	return h, nil
 }
 
 var errNeeded = errors.New("an address with a domain is needed")
 
-// Run runs the host until ctx ends, and returns what kept it from running.
-func (h *Host) Run(ctx context.Context) error {
+// Run runs the host until ctx ends, and returns what kept it from running. It is
+// called once.
+func (h *Host) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, h.unlock()) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	shown, err := newFaces(h.site, h.key, h.o.Certificates, h.now())
@@ -138,6 +165,9 @@ func (h *Host) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	if h.o.Ready != nil {
+		h.o.Ready()
+	}
 	start(func() error {
 		h.post(ctx)
 		return nil
@@ -168,7 +198,7 @@ func (h *Host) clearHosts(ctx context.Context, _ *faces) ([]func() error, error)
 func (h *Host) serverOptions(clear bool) server.Options {
 	return server.Options{
 		Hostname: h.site.mail(), Backend: &backend{h: h, clear: clear}, Log: h.o.Log,
-		Limits: server.Limits{Size: MaxSize, Recipients: maxRcpts},
+		Limits: server.Limits{Size: MaxSize, Recipients: maxRcpts, Connections: maxConnections, PerClient: maxPerClient},
 	}
 }
 
@@ -235,25 +265,59 @@ func serveWeb(ctx context.Context, w *http.Server, l net.Listener) error {
 const warmAtOnce = 8
 
 // Warm gets every certificate, so that no sender waits for one, and says of each
-// that it cannot get why.
-func (h *Host) Warm(ctx context.Context) {
+// that it cannot get, or that this machine's CAs do not vouch for, why. It returns
+// how many these are, or when ctx ends, even if a CA does not answer.
+func (h *Host) Warm(ctx context.Context) (bad int) {
+	var failed atomic.Int32
 	var g errgroup.Group
 	g.SetLimit(warmAtOnce)
-	for _, name := range h.site.Names() {
-		g.Go(func() error {
-			if ctx.Err() == nil {
-				h.warm(name)
-			}
-			return nil
-		})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, name := range h.site.Names() {
+			g.Go(func() error {
+				if ctx.Err() == nil && !h.warm(ctx, name) {
+					failed.Add(1)
+				}
+				return nil
+			})
+		}
+		_ = g.Wait() // what went wrong was said
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
-	_ = g.Wait() // what went wrong was said
+	return int(failed.Load())
 }
 
-func (h *Host) warm(name string) {
-	if _, err := certificateFor(h.o.Certificates, name); err != nil {
-		h.o.Log.Error("lab host: there is no certificate for a host; its tests say nothing of a sender", "host", name, "err", err)
+func (h *Host) warm(ctx context.Context, name string) bool {
+	c, err := certificateFor(h.o.Certificates, name)
+	if err == nil {
+		err = vouched(c, name, h.o.Roots, h.now())
 	}
+	if err != nil && ctx.Err() == nil {
+		h.o.Log.Error("lab host: a host has no certificate that senders will accept; its tests say nothing of them", "host", name, "err", err)
+	}
+	return err == nil
+}
+
+// vouched reports whether a CA vouches for a certificate.
+func vouched(c *tls.Certificate, name string, roots *x509.CertPool, now time.Time) error {
+	between := x509.NewCertPool()
+	for _, der := range c.Certificate[1:] {
+		link, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		between.AddCert(link)
+	}
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		return err
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: between, CurrentTime: now})
+	return err
 }
 
 // MakeData makes the data folder.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pawl-mail/pawl/internal/db"
 	"github.com/pawl-mail/pawl/internal/testnet"
 	"github.com/pawl-mail/pawl/mtasts"
 )
@@ -58,6 +60,8 @@ func TestOnlyAProvenReturnPathIsAnswered(t *testing.T) {
 		"no return path":         {"", "From: <" + somebody + ">\r\n" + to, "550 5.7.1"},
 		"its own domain":         {"a@good.lab.test", "From: <a@good.lab.test>\r\n" + to, "550 5.7.1"},
 		"a program sent it":      {somebody, "From: <" + somebody + ">\r\n" + to + "Auto-Submitted: auto-replied\r\n", "550 5.7.1"},
+		"a list sent it":         {somebody, "From: <" + somebody + ">\r\n" + to + "List-Id: <l.sender.test>\r\n", "550 5.7.1"},
+		"a field others read":    {somebody, "From: <" + somebody + ">\r\n" + to + "Auto-Submitted : auto-replied\r\n", "550 5.6.0"},
 		"what is no header":      {somebody, "no header\r\n", "550 5.6.0"},
 		"a person says it is no": {somebody, "From: <" + somebody + ">\r\n" + to + "Auto-Submitted: no\r\n", "250 2.0.0"},
 	} {
@@ -132,6 +136,89 @@ func TestMailForThePostmasterIsHandedOn(t *testing.T) {
 	w.letter("your host")
 	if d := w.net.Delivered("me@elsewhere.test"); len(d) != 1 {
 		t.Errorf("the postmaster has %d mails", len(d))
+	}
+}
+
+func TestMailForThePostmasterThatGoesRoundIsRefused(t *testing.T) {
+	w := open(t, nil)
+	header := strings.Repeat("Received: from a by b; Thu, 26 Nov 2026 12:00:00 +0000\r\n", maxHops+1)
+	if got := w.call(false).send(somebody, []string{"postmaster@lab.test"}, header); !strings.HasPrefix(got, "554 5.4.6") {
+		t.Errorf("got %q", got)
+	}
+	defer w.relay.Script(testnet.AtRCPT, testnet.Action{Reply: "550 5.1.1 nobody"})()
+	if got := w.call(false).send(somebody, []string{"postmaster@lab.test"}, "Subject: x\r\n"); !strings.HasPrefix(got, "550") {
+		t.Errorf("the relay refuses it for good: got %q", got)
+	}
+}
+
+func TestATicketOfOneHostDoesNotOpenAnother(t *testing.T) {
+	w := open(t, nil)
+	cache := tls.NewLRUClientSessionCache(10)
+	dial := func(name string) (tls.ConnectionState, error) {
+		c := w.call(false)
+		return c.Caller.StartTLS(t.Context(), &tls.Config{ServerName: name, InsecureSkipVerify: true, ClientSessionCache: cacheFor{cache}, MaxVersion: tls.VersionTLS12})
+	}
+	for _, name := range []string{"mx.good.lab.test", "mx.self-signed.lab.test"} {
+		if state, err := dial(name); err != nil || state.DidResume {
+			t.Errorf("%s: resumed %v, %v", name, state.DidResume, err)
+		}
+	}
+}
+
+// cacheFor keeps sessions under one key, as a client does that goes by address.
+type cacheFor struct{ tls.ClientSessionCache }
+
+func (c cacheFor) Get(string) (*tls.ClientSessionState, bool) { return c.ClientSessionCache.Get("all") }
+
+func (c cacheFor) Put(_ string, s *tls.ClientSessionState) { c.ClientSessionCache.Put("all", s) }
+
+func TestALetterThatWasSentIsNotSentAgainWhenThatCannotBeNoted(t *testing.T) {
+	w := open(t, func(o *Options) { o.Relay = nowhere(t) })
+	w.stop()
+	r := Run{Token: "abc", Sender: somebody, Began: time.Now()}
+	if err := w.store.begin(r); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := w.net.Expose(netip.AddrPortFrom(w.relay.Addrs[0], smtpPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.o.Relay = addr
+	folder := w.store.folder
+	w.store.folder = filepath.Join(folder, "full") // nothing can be written
+	p := &postman{h: w.Host, errands: make(map[string]*errand)}
+	for range 3 {
+		due, _ := p.due()
+		for _, r := range due {
+			p.send(t.Context(), r)
+		}
+		for _, e := range p.errands {
+			e.again = time.Time{}
+		}
+	}
+	w.store.folder = folder
+	due, _ := p.due()
+	for _, r := range due {
+		p.send(t.Context(), r)
+	}
+	if got := len(w.net.Delivered(somebody)); got != 1 {
+		t.Errorf("%d letters were sent", got)
+	}
+	if r, _ := w.store.get("abc"); r.Answered.IsZero() {
+		t.Error("it was not noted in the end")
+	}
+}
+
+func TestALetterIsASCII(t *testing.T) {
+	w := open(t, nil)
+	for _, run := range []Run{tried(), all(), all("hold")} {
+		for _, l := range []letter{answer, verdict, amendment} {
+			for i, b := range w.write(run, l) {
+				if b > '~' {
+					t.Fatalf("%s has the octet %#x at %d", l, b, i)
+				}
+			}
+		}
 	}
 }
 
@@ -330,7 +417,7 @@ func TestTheVerdictComesAndIsAmendedWhenSomethingLeaks(t *testing.T) {
 	if got := w.call(false).send(somebody, []string{at("self-signed")}, to); !strings.HasPrefix(got, "250") {
 		t.Fatal(got)
 	}
-	amended := text(t, w.letter("mail has leaked since the verdict"))
+	amended := text(t, w.letter("more has arrived since the last verdict"))
 	if !strings.Contains(amended, "  self-signed      WRONG  arrived in clear: ") {
 		t.Errorf("it says:\n%s", amended)
 	}
@@ -344,6 +431,22 @@ func TestARelayThatRefusesForGoodDoesNotHoldOthersUp(t *testing.T) {
 		t.Fatal(reply)
 	}
 	w.begin()
+}
+
+func TestAFolderHasOneHostAtATime(t *testing.T) {
+	w := open(t, nil)
+	o := w.o
+	if _, err := New(o); !errors.Is(err, db.ErrLocked) {
+		t.Errorf("a second one: %v", err)
+	}
+	w.stop()
+	h, err := New(o)
+	if err != nil {
+		t.Fatalf("when the first is gone: %v", err)
+	}
+	if err := h.unlock(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestTheZoneHasWhatEachTestNeeds(t *testing.T) {
@@ -474,6 +577,10 @@ func TestWhatIsMissingForAHostIsSaid(t *testing.T) {
 		"no address":               {func(o *Options) { o.Addrs = nil }, "needs an address"},
 		"one address for both":     {func(o *Options) { o.Clear = o.Addrs }, "cannot both offer STARTTLS"},
 		"no domain":                {func(o *Options) { o.Domain = "lab" }, "no domain"},
+		"a domain with a blank":    {func(o *Options) { o.Domain = "lab .test" }, "no domain"},
+		"no address in particular": {func(o *Options) { o.Addrs = []netip.Addr{netip.IPv4Unspecified()} }, "not an address"},
+		"an address in disguise":   {func(o *Options) { o.Clear = []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.25")} }, "not an address"},
+		"a relay without a port":   {func(o *Options) { o.Relay = "relay.test" }, "HOST:PORT"},
 		"no postmaster":            {func(o *Options) { o.Postmaster = "" }, "postmaster's address"},
 		"a postmaster on the host": {func(o *Options) { o.Postmaster = "me@lab.test" }, "must be elsewhere"},
 		"a folder that is not":     {func(o *Options) { o.Data = filepath.Join(o.Data, "nowhere") }, "no such file"},

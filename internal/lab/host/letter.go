@@ -9,7 +9,7 @@ import (
 
 // write composes a letter.
 func (h *Host) write(r Run, l letter) []byte {
-	var m message
+	var m letterText
 	m.line("From: pawl lab <%s>", h.site.Start())
 	m.line("To: <%s>", r.Sender)
 	m.line("Date: %s", h.now().UTC().Format(time.RFC1123Z))
@@ -17,6 +17,7 @@ func (h *Host) write(r Run, l letter) []byte {
 	m.line("Auto-Submitted: auto-replied") // RFC 3834 §5
 	m.line("MIME-Version: 1.0")
 	m.line("Content-Type: text/plain; charset=us-ascii")
+	m.line("Content-Transfer-Encoding: 7bit")
 	if l == answer {
 		h.writeAnswer(&m, r)
 	} else {
@@ -25,15 +26,15 @@ func (h *Host) write(r Run, l letter) []byte {
 	return []byte(m.String())
 }
 
-// message is a message being written.
-type message struct{ strings.Builder }
+// letterText is a message being written.
+type letterText struct{ strings.Builder }
 
-func (m *message) line(format string, args ...any) {
+func (m *letterText) line(format string, args ...any) {
 	m.WriteString(fmt.Sprintf(format, args...) + "\r\n")
 }
 
 // writeAnswer is the answer to a mail to start@.
-func (h *Host) writeAnswer(m *message, r Run) {
+func (h *Host) writeAnswer(m *letterText, r Run) {
 	tests, without := h.site.Tests()
 	var addresses []string
 	for _, t := range tests {
@@ -42,9 +43,9 @@ func (h *Host) writeAnswer(m *message, r Run) {
 	m.line("Subject: pawl lab: reply to this mail, and your server is tested")
 	m.line("Reply-To: <%s>", strings.Join(addresses, ">,\r\n <"))
 	m.line("")
-	m.line("Reply to this mail, to all of the addresses in its Reply-To field. What you")
-	m.line("write is of no matter, and is not kept. If your mail program does not put all")
-	m.line("of them into To, copy them from here:")
+	m.line("Reply to this mail, in one mail to all of the addresses in its Reply-To field:")
+	m.line("its header tells where it went. What you write is of no matter, and is not kept.")
+	m.line("If your mail program does not put all of them into To, copy them from here:")
 	m.line("")
 	for _, a := range addresses {
 		m.line("  %s", a)
@@ -56,7 +57,7 @@ func (h *Host) writeAnswer(m *message, r Run) {
 	m.line("your server, which may tell you so, and come back to you in the end.")
 	m.line("")
 	m.line("The verdict comes %s after the first mail has arrived, or sooner if all have.", duration(h.o.Wait))
-	m.line("The addresses hold for %d days.", Lifetime/(24*time.Hour))
+	m.line("The addresses are to be used within a day.")
 	if len(without) > 0 {
 		m.line("")
 		m.line("Not tested here: %s.", h.site.whyWithout())
@@ -68,7 +69,7 @@ func (h *Host) writeAnswer(m *message, r Run) {
 }
 
 // writeVerdict is what came of it.
-func (h *Host) writeVerdict(m *message, r Run, l letter) {
+func (h *Host) writeVerdict(m *letterText, r Run, l letter) {
 	results := h.site.results(r, &h.visits)
 	m.line("Subject: %s", subject(results, l))
 	m.line("")
@@ -92,7 +93,7 @@ func (h *Host) writeVerdict(m *message, r Run, l letter) {
 	m.line("Times are UTC. Whether your server verified a certificate that was good cannot be")
 	m.line("seen from here; that it did not where it was bad, can.")
 	if l == verdict {
-		m.line("If something that must wait arrives later, you are told once more.")
+		m.line("If more arrives later, you are told again.")
 	}
 }
 
@@ -111,7 +112,7 @@ func subject(results []Result, l letter) string {
 		text += fmt.Sprintf(", %d were not seen", unseen)
 	}
 	if l == amendment {
-		text += " (mail has leaked since the verdict)"
+		text += " (more has arrived since the last verdict)"
 	}
 	return text
 }
@@ -126,7 +127,7 @@ func (r Run) clients() []string {
 }
 
 // writeFixes writes what to do about what went wrong, each piece of advice once.
-func writeFixes(m *message, results []Result) {
+func writeFixes(m *letterText, results []Result) {
 	var fixes []string
 	wrong := make(map[string][]Result)
 	for _, x := range results {
@@ -142,7 +143,7 @@ func writeFixes(m *message, results []Result) {
 	for _, fix := range fixes {
 		m.line("")
 		for _, x := range wrong[fix] {
-			why := x.Test.Section
+			why := strings.ReplaceAll(x.Test.Section, "§", "section ") // a letter is ASCII
 			if x.Test.Attack != "" && x.Test.Fate == Hold {
 				why += ", `pawl lab --only " + x.Test.Attack + "`"
 			}
@@ -167,7 +168,7 @@ func fixOf(t Test, results []Result) string {
 }
 
 // writeResult writes what came of one test.
-func writeResult(m *message, x Result) {
+func writeResult(m *letterText, x Result) {
 	text := x.Was
 	if x.Seen != "" {
 		text += ": " + x.Seen
@@ -179,10 +180,10 @@ func writeResult(m *message, x Result) {
 const width = 79
 
 // wrap writes text in lines that begin with an indent.
-func wrap(m *message, indent, text string) { wrapAfter(m, indent, indent, text) }
+func wrap(m *letterText, indent, text string) { wrapAfter(m, indent, indent, text) }
 
 // wrapAfter does so after a first line that has a beginning of its own.
-func wrapAfter(m *message, first, indent, text string) {
+func wrapAfter(m *letterText, first, indent, text string) {
 	line, begun := first, false
 	for word := range strings.FieldsSeq(text) {
 		switch {

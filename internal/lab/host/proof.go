@@ -18,24 +18,14 @@ import (
 // Resolver looks names up for SPF and DKIM; [net.Resolver] does.
 type Resolver = spf.DNSResolver
 
-// maxSignatures is how many DKIM signatures of a message are looked at.
-const maxSignatures = 5
-
 // claim is a message that asks for a test.
 type claim struct {
 	from    smtp.Path
 	client  netip.Addr
 	hello   string
 	start   string // the address it was sent to
+	header  []field
 	message []byte
-}
-
-// automatic reports whether a program sent a message, which is then not answered
-// (RFC 3834 §2).
-func automatic(m *mail.Message) bool {
-	value, _, _ := strings.Cut(m.Header.Get("Auto-Submitted"), ";")
-	value = strings.TrimSpace(value)
-	return value != "" && !strings.EqualFold(value, "no")
 }
 
 // prove returns what shows that the message is from its return path, since that
@@ -67,12 +57,11 @@ func reason(err error) error {
 // whom it goes. Without To, a signed message of someone could be sent here again
 // by others, to have him answered.
 func (c claim) signed(ctx context.Context, resolver Resolver) (signed, temporary bool) {
-	m, err := mail.ReadMessage(bytes.NewReader(c.message))
-	if err != nil || !names(m.Header, "From", c.from.String()) || !names(m.Header, "To", c.start) {
+	if !names(c.header, "from", c.from.String()) || !names(c.header, "to", c.start) || signable(c.header) != nil {
 		return false, false
 	}
 	found, err := dkim.VerifyWithOptions(bytes.NewReader(c.message), &dkim.VerifyOptions{
-		MaxVerifications: maxSignatures,
+		MaxVerifications: maxSignature,
 		LookupTXT:        func(name string) ([]string, error) { return resolver.LookupTXT(ctx, name) },
 	})
 	if err != nil && !errors.Is(err, dkim.ErrTooManySignatures) {
@@ -90,11 +79,12 @@ func (c claim) signed(ctx context.Context, resolver Resolver) (signed, temporary
 }
 
 // names reports whether a field is there once and has one address, which is this.
-func names(h mail.Header, field, address string) bool {
-	if len(h[field]) != 1 {
+func names(header []field, name, address string) bool {
+	found := values(header, name)
+	if len(found) != 1 {
 		return false
 	}
-	list, err := h.AddressList(field)
+	list, err := mail.ParseAddressList(found[0])
 	return err == nil && len(list) == 1 && strings.EqualFold(list[0].Address, address)
 }
 
@@ -113,9 +103,6 @@ func covers(keys []string, field string) bool {
 	}
 	return false
 }
-
-// maxHeader is how much of a message is searched for addresses, in octets.
-const maxHeader = 64 << 10
 
 // addressed returns the tests that a message's header names the addresses of: to
 // these it was sent, whether it arrives or not.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -48,11 +49,21 @@ func TestDKIMProvesAReturnPathThatSPFDoesNot(t *testing.T) {
 		"it is to somebody else":         {signed(t, "sender.test", whole, strings.Replace(message, "start@lab.test", "friend@lab.test", 1)), false},
 		"it is from somebody else there": {signed(t, "sender.test", whole, strings.Replace(message, "somebody@", "another@", 1)), false},
 		"it has a second To":             {"To: <start@lab.test>\r\n" + signed(t, "sender.test", whole, message), false},
-		"nobody signed":                  {message, false},
+		"it was to somebody else, whose field others read": {
+			"To: <start@lab.test>\r\n" + strings.Replace(signed(t, "sender.test", whole, strings.Replace(message, "start@lab.test", "friend@lab.test", 1)), "To: ", "To : ", 1), false,
+		},
+		"nobody signed": {message, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			header, err := readHeader([]byte(c.message))
+			if err != nil {
+				if c.ok {
+					t.Fatal(err)
+				}
+				return // it is refused
+			}
 			got, err := claim{
-				from: smtp.Path{Local: "somebody", Domain: "sender.test"}, client: netip.MustParseAddr("203.0.113.9"),
+				header: header, from: smtp.Path{Local: "somebody", Domain: "sender.test"}, client: netip.MustParseAddr("203.0.113.9"),
 				hello: "mail.sender.test", start: "start@lab.test", message: []byte(c.message),
 			}.prove(t.Context(), resolver)
 			if c.ok && (err != nil || got != "DKIM") {
@@ -62,6 +73,47 @@ func TestDKIMProvesAReturnPathThatSPFDoesNot(t *testing.T) {
 				t.Errorf("it is believed: %q", got)
 			}
 		})
+	}
+}
+
+func TestAHeaderIsReadStrictly(t *testing.T) {
+	for name, c := range map[string]struct {
+		message string
+		fields  int
+		err     error
+	}{
+		"fields, one folded":       {"From: a\r\nTo: b,\r\n c\r\n\r\nx: y\r\n", 2, nil},
+		"no body":                  {"From: a\r\n", 1, nil},
+		"no header":                {"\r\nFrom: a\r\n", 0, nil},
+		"a blank before the colon": {"To : b\r\n\r\n", 0, errHeader},
+		"a tab before the colon":   {"To\t: b\r\n\r\n", 0, errHeader},
+		"a line that is no field":  {"From: a\r\nhello\r\n\r\n", 0, errHeader},
+		"it begins with a fold":    {" From: a\r\n\r\n", 0, errHeader},
+		"a name beyond ASCII":      {"Fr\xc3\xb6m: a\r\n\r\n", 0, errHeader},
+		"too many fields":          {strings.Repeat("A: b\r\n", maxFields+1) + "\r\n", 0, errTooMuch},
+		"too large":                {"A: " + strings.Repeat("b", maxHeader) + "\r\n\r\n", 0, errTooMuch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := readHeader([]byte(c.message))
+			if !errors.Is(err, c.err) || len(got) != c.fields {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestSignaturesThatWouldCostMuchAreNotLookedAt(t *testing.T) {
+	for name, header := range map[string]string{
+		"a long list of fields": "DKIM-Signature: v=1; h=" + strings.Repeat("a:", maxSigned+1) + "b\r\n",
+		"many signatures":       strings.Repeat("DKIM-Signature: v=1\r\n", maxSignature+1),
+	} {
+		fields, err := readHeader([]byte(header))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if signable(fields) == nil {
+			t.Errorf("%s is looked at", name)
+		}
 	}
 }
 
@@ -79,7 +131,11 @@ func FuzzClaim(f *testing.F) {
 	f.Add([]byte("\r\n"), "", "")
 	f.Add([]byte("To: "+strings.Repeat("<abc@good.lab.test>,\r\n ", 100)), "abc", "x")
 	f.Fuzz(func(t *testing.T, message []byte, local, domain string) {
-		c := claim{from: smtp.Path{Local: local, Domain: domain}, client: netip.MustParseAddr("203.0.113.9"), start: "start@lab.test", message: message}
+		header, err := readHeader(message)
+		if err != nil {
+			return
+		}
+		c := claim{header: header, from: smtp.Path{Local: local, Domain: domain}, client: netip.MustParseAddr("203.0.113.9"), start: "start@lab.test", message: message}
 		if proof, err := c.prove(context.Background(), answers{}); err == nil {
 			t.Errorf("%q proves it, where no name has a record", proof)
 		}

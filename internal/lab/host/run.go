@@ -21,8 +21,8 @@ type Run struct {
 
 	Answered time.Time `json:"answered,omitzero"` // when the mails were handed to the relay
 	Told     time.Time `json:"told,omitzero"`
-	Amended  time.Time `json:"amended,omitzero"`
-	Late     bool      `json:"late,omitempty"` // something leaked after the verdict
+	ToldOf   int       `json:"told_of,omitempty"` // how many of Arrivals the last verdict knew
+	Amended  int       `json:"amended,omitempty"` // how often a verdict was amended
 }
 
 // Arrival is one message at one test.
@@ -37,22 +37,33 @@ type Arrival struct {
 }
 
 const (
-	// maxArrivals is how many arrivals of one test are kept: a sender with several
-	// ways to one goal has few.
+	// maxArrivals is how many arrivals of one test are kept, and as many that
+	// leaked: a sender with several ways to one goal has few.
 	maxArrivals = 4
+	// maxAmended is how often a verdict is amended.
+	maxAmended = 3
 	// maxClients is how many of a sender's addresses are kept.
 	maxClients = 16
 	// Lifetime is how long a run is kept, and its addresses taken: longer than
 	// senders try (RFC 5321 §4.5.4.1).
 	Lifetime = 7 * 24 * time.Hour
+	// Unused is how long a run is kept that nothing came of.
+	Unused = 24 * time.Hour
 )
 
+// over reports whether a run need not be kept any longer.
+func (r Run) over(now time.Time) bool {
+	age := now.Sub(r.Began)
+	return age > Lifetime || r.First.IsZero() && age > Unused
+}
+
 // arrived notes a message. It is one transaction, which may be for several tests.
-func (r *Run) arrived(arrivals []Arrival, addressed []string) {
+// Leaks tells which arrivals leaked.
+func (r *Run) arrived(arrivals []Arrival, addressed []string, leaks func(Arrival) bool) {
 	for _, a := range arrivals {
 		count := 0
 		for _, b := range r.Arrivals {
-			if b.Test == a.Test {
+			if b.Test == a.Test && leaks(b) == leaks(a) {
 				count++
 			}
 		}
@@ -98,42 +109,52 @@ const (
 )
 
 // due returns the letter that is to be sent next, and from when on; no letter is
-// "". A verdict waits for the sender's retries, unless all has arrived.
-func (r Run) due(wait time.Duration, all int) (letter, time.Time) {
+// "". A verdict waits for the sender's retries, unless all has arrived; what leaks
+// after it is told at once, and what arrives late that must arrive, a while after.
+func (s Site) due(r Run, wait time.Duration) (letter, time.Time) {
 	switch {
 	case r.Answered.IsZero():
 		return answer, r.Began
 	case r.First.IsZero():
 		return "", time.Time{}
 	case r.Told.IsZero():
-		if r.tests() == all {
+		if tests, _ := s.Tests(); r.tests(len(r.Arrivals)) == len(tests) {
 			return verdict, r.First
 		}
 		return verdict, r.First.Add(wait)
-	case r.Late && r.Amended.IsZero():
-		return amendment, r.Told
-	default:
+	case r.Amended == maxAmended:
 		return "", time.Time{}
 	}
+	for _, a := range r.Arrivals[r.ToldOf:] {
+		if s.leaks(a) {
+			return amendment, r.Told
+		}
+	}
+	if r.tests(len(r.Arrivals)) > r.tests(r.ToldOf) {
+		return amendment, r.Arrivals[len(r.Arrivals)-1].At.Add(wait)
+	}
+	return "", time.Time{}
 }
 
-// tests is at how many tests something arrived.
-func (r Run) tests() int {
+// tests is at how many tests one of the first so many arrivals was.
+func (r Run) tests(first int) int {
 	seen := make(map[string]bool)
-	for _, a := range r.Arrivals {
+	for _, a := range r.Arrivals[:first] {
 		seen[a.Test] = true
 	}
 	return len(seen)
 }
 
-// handed notes that a letter was handed to the relay.
-func (r *Run) handed(l letter, at time.Time) {
+// handed notes that a letter, which knew of so many arrivals, was handed to the
+// relay.
+func (r *Run) handed(l letter, knew int, at time.Time) {
 	switch l {
 	case answer:
 		r.Answered = at
 	case verdict:
-		r.Told = at
+		r.Told, r.ToldOf = at, knew
 	case amendment:
-		r.Amended = at
+		r.Told, r.ToldOf = at, knew
+		r.Amended++
 	}
 }

@@ -148,8 +148,8 @@ func serve(t *testing.T, o host.Options) (h *host.Host, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if missing := h.Unpublished(t.Context()); len(missing) > 0 {
-		t.Errorf("of the records, DNS does not have:\n%s", strings.Join(missing, "\n"))
+	if missing, err := h.Unpublished(t.Context()); err != nil || len(missing) > 0 {
+		t.Errorf("of the records, DNS does not have: %v\n%s", err, strings.Join(missing, "\n"))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

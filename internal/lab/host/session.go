@@ -1,13 +1,11 @@
 package host
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"io"
-	"net/mail"
 	"net/netip"
 	"strings"
 	"time"
@@ -19,11 +17,17 @@ import (
 
 const (
 	// MaxSize is how large a message may be, in octets.
-	MaxSize = 1 << 20
+	MaxSize = 512 << 10
 	// maxRcpts is of one transaction: each test has a domain of its own.
 	maxRcpts = 100
 	// maxHello is how much of a client's name is kept.
 	maxHello = 255
+	// maxHops is how many hosts mail for the postmaster may have passed.
+	maxHops = 50
+	// maxClaims is how many return paths are being proven at a time, and claimTime
+	// how long one may take: most of it is others' name servers.
+	maxClaims = 16
+	claimTime = 30 * time.Second
 )
 
 // How many runs may be begun.
@@ -139,7 +143,14 @@ func errOneAtATime() *smtp.Error {
 
 // Data implements [server.Session].
 func (s *session) Data(ctx context.Context, body *server.Body) (smtp.Reply, error) {
-	message, err := io.ReadAll(io.LimitReader(body, MaxSize+1))
+	limit := int64(MaxSize)
+	if s.kind == tests {
+		limit = maxHeader // no more of it is looked at
+	}
+	message, err := io.ReadAll(io.LimitReader(body, limit))
+	if err == nil {
+		_, err = body.WriteTo(io.Discard)
+	}
 	if err != nil {
 		return smtp.Reply{}, err
 	}
@@ -149,25 +160,22 @@ func (s *session) Data(ctx context.Context, body *server.Body) (smtp.Reply, erro
 	case tests:
 		return smtp.Reply{}, s.arrive(message)
 	default:
-		return smtp.Reply{}, s.h.forward(ctx, s.client, message)
+		return smtp.Reply{}, s.forward(ctx, message)
 	}
 }
 
 // begin begins a run.
 func (s *session) begin(ctx context.Context, message []byte) (smtp.Reply, error) {
-	m, err := mail.ReadMessage(bytes.NewReader(message))
+	header, err := readHeader(message)
 	if err != nil {
-		return smtp.Reply{}, smtp.Errorf(550, smtp.Enhanced{5, 6, 0}, "the message's header cannot be read")
+		return smtp.Reply{}, smtp.Errorf(550, smtp.Enhanced{5, 6, 0}, "%v", err)
 	}
-	if automatic(m) {
-		return smtp.Reply{}, smtp.Errorf(550, smtp.Enhanced{5, 7, 1}, "a message that a program sent is not answered (RFC 3834)")
+	if automatic(header) {
+		return smtp.Reply{}, smtp.Errorf(550, smtp.Enhanced{5, 7, 1}, "a message that a program or a list sent is not answered (RFC 3834)")
 	}
-	c := claim{from: s.mail.From, client: s.client, hello: s.conn.Hello(), start: s.h.site.Start(), message: message}
-	proof, err := c.prove(ctx, s.h.o.Resolver)
+	c := claim{from: s.mail.From, client: s.client, hello: s.conn.Hello(), start: s.h.site.Start(), header: header, message: message}
+	proof, err := s.h.prove(ctx, c)
 	if err != nil {
-		return smtp.Reply{}, err
-	}
-	if err := s.h.admit(c); err != nil {
 		return smtp.Reply{}, err
 	}
 	r := Run{Token: strings.ToLower(rand.Text()), Sender: c.from.String(), Proof: proof, From: s.client, Began: s.h.now()}
@@ -177,6 +185,7 @@ func (s *session) begin(ctx context.Context, message []byte) (smtp.Reply, error)
 		}
 		return smtp.Reply{}, err
 	}
+	s.h.visits.watch(r)
 	s.h.o.Log.Info("lab host: a test begins", "run", r.Token, "sender", r.Sender, "proof", proof, "client", s.client)
 	s.h.wake()
 	return smtp.Reply{Code: 250, Enhanced: smtp.Enhanced{2, 0, 0}, Lines: []string{"the addresses of the tests go to " + r.Sender}}, nil
@@ -187,24 +196,32 @@ func (s *session) arrive(message []byte) error {
 	var arrivals []Arrival
 	hello := s.conn.Hello()
 	for _, t := range s.rcpts {
-		a := Arrival{Test: t.Name, At: s.h.now(), Client: s.client, Hello: printable(hello[:min(len(hello), maxHello)])}
+		a := Arrival{Test: t.Name, At: s.h.now(), Client: s.client, Hello: printable(cut(hello))}
 		if state := s.conn.TLS(); state != nil {
-			a.Host, a.Version, a.Cipher = printable(strings.ToLower(state.ServerName)), tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+			a.Host, a.Version, a.Cipher = s.named(state.ServerName), tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
 		}
 		arrivals = append(arrivals, a)
 	}
 	named := s.h.site.addressed(message, s.token)
 	found, err := s.h.store.change(s.token, func(r *Run) {
-		r.arrived(arrivals, named)
-		if !r.Told.IsZero() && s.h.site.leaked(*r, r.Told) {
-			r.Late = true
-		}
+		r.arrived(arrivals, named, s.h.site.leaks)
+		s.h.visits.watch(*r)
 	})
 	if err == nil && !found {
 		return smtp.Errorf(550, smtp.Enhanced{5, 1, 1}, "that test is over: a new one begins with a mail to %s", s.h.site.Start())
 	}
 	s.h.wake()
 	return err
+}
+
+// named is the name that a client asked a certificate for, as it is kept: what is
+// no host of ours can be anything, of any length.
+func (s *session) named(sni string) string {
+	sni = strings.ToLower(sni)
+	if _, ours := s.h.places[sni]; ours || sni == "" {
+		return sni
+	}
+	return "another"
 }
 
 // Reset implements [server.Session].
@@ -223,22 +240,55 @@ func (s *session) Close() {
 	}
 }
 
-// admit counts a run against the limits.
-func (h *Host) admit(c claim) error {
+// prove proves a claim, if its network has not made too many, and counts the run
+// that it is for.
+func (h *Host) prove(ctx context.Context, c claim) (string, error) {
+	if err := take(h.perNetwork, crowd(c.client)); err != nil {
+		return "", err
+	}
+	select {
+	case h.claims <- struct{}{}:
+		defer func() { <-h.claims }()
+	default:
+		return "", smtp.Errorf(451, smtp.Enhanced{4, 3, 2}, "too many tests are being begun; try again in a minute")
+	}
+	ctx, cancel := context.WithTimeout(ctx, claimTime)
+	defer cancel()
+	proof, err := c.prove(ctx, h.o.Resolver)
+	if err != nil {
+		return "", err
+	}
 	for _, l := range []struct {
 		table *rate.Table
 		party string
 	}{
 		{h.perAddress, strings.ToLower(c.from.String())},
 		{h.perDomain, strings.ToLower(c.from.Domain)},
-		{h.perNetwork, network(c.client)},
 		{h.inAll, ""},
 	} {
-		if wait, ok := l.table.Take(l.party, 1); !ok {
-			return smtp.Errorf(451, smtp.Enhanced{4, 7, 1}, "too many tests were begun; try again in %s", wait.Round(time.Second))
+		if err := take(l.table, l.party); err != nil {
+			return "", err
 		}
 	}
+	return proof, nil
+}
+
+// take counts against a limit.
+func take(table *rate.Table, party string) error {
+	if wait, ok := table.Take(party, 1); !ok {
+		return smtp.Errorf(451, smtp.Enhanced{4, 7, 1}, "there were too many; try again in %s", wait.Round(time.Second))
+	}
 	return nil
+}
+
+// crowd is what an address is limited by: what one party can have many of.
+func crowd(a netip.Addr) string {
+	if a = a.Unmap(); a.Is6() {
+		if p, err := a.Prefix(48); err == nil {
+			return p.String()
+		}
+	}
+	return network(a)
 }
 
 // ours reports whether a domain is the host's or one below.
@@ -258,13 +308,32 @@ func printable(text string) string {
 
 // forward hands mail for the postmaster on before it is answered for, so that none
 // is lost here.
-func (h *Host) forward(ctx context.Context, client netip.Addr, message []byte) error {
-	if wait, ok := h.perNetwork.Take(network(client), 1); !ok {
-		return smtp.Errorf(451, smtp.Enhanced{4, 7, 1}, "too much mail; try again in %s", wait.Round(time.Second))
+func (s *session) forward(ctx context.Context, message []byte) error {
+	if err := take(s.h.perNetwork, crowd(s.client)); err != nil {
+		return err
 	}
-	if err := h.hand(ctx, h.o.Postmaster, message); err != nil {
-		h.o.Log.Warn("lab host: mail for the postmaster could not be handed on", "err", err)
+	header, err := readHeader(message)
+	if err != nil {
+		return smtp.Errorf(550, smtp.Enhanced{5, 6, 0}, "%v", err)
+	}
+	if len(values(header, "received")) > maxHops {
+		return smtp.Errorf(554, smtp.Enhanced{5, 4, 6}, "it goes round in circles: more than %d hosts have passed it on", maxHops)
+	}
+	var m letterText
+	m.line("Received: from %s ([%s])", printable(cut(s.conn.Hello())), s.client)
+	m.line("\tby %s with %s; %s", s.h.site.mail(), s.conn.Protocol(false), s.h.now().UTC().Format(time.RFC1123Z))
+	err = s.h.hand(ctx, s.h.o.Postmaster, append([]byte(m.String()), message...))
+	switch {
+	case errors.Is(err, errRefused):
+		s.h.o.Log.Warn("lab host: the relay refuses mail for the postmaster", "err", err)
+		return smtp.Errorf(550, smtp.Enhanced{5, 3, 0}, "the postmaster's server refuses it")
+	case err != nil:
+		s.h.o.Log.Warn("lab host: mail for the postmaster could not be handed on", "err", err)
 		return smtp.Errorf(451, smtp.Enhanced{4, 4, 1}, "it cannot be handed on now")
+	default:
+		return nil
 	}
-	return nil
 }
+
+// cut is what is kept of a client's name.
+func cut(hello string) string { return hello[:min(len(hello), maxHello)] }

@@ -106,6 +106,9 @@ func (s *store) change(token string, change func(*Run)) (found bool, err error) 
 // keep writes a run, and then has it.
 func (s *store) keep(r Run) error {
 	text, err := json.MarshalIndent(r, "", "\t")
+	if err == nil && len(text) > maxRun {
+		err = fmt.Errorf("it has grown to %d octets", len(text))
+	}
 	if err == nil {
 		err = write(filepath.Join(s.folder, r.Token+suffix), text)
 	}
@@ -136,20 +139,28 @@ func (s *store) all() []Run {
 	return runs
 }
 
-// expire drops the runs that began before a time.
-func (s *store) expire(before time.Time) error {
+// expire drops the runs that are over, and files of none that are as old.
+func (s *store) expire(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var failed error
-	for token, r := range s.runs {
-		if !r.Began.Before(before) {
+	files, failed := os.ReadDir(s.folder)
+	for _, f := range files {
+		token := strings.TrimSuffix(f.Name(), suffix)
+		r, known := s.runs[token]
+		if known && !r.over(now) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(s.folder, token+suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = errors.Join(failed, fmt.Errorf("dropping run %s: %w", token, err))
+		if info, err := f.Info(); !known && (err != nil || now.Sub(info.ModTime()) < Lifetime) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.folder, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = errors.Join(failed, err)
 			continue
 		}
 		delete(s.runs, token)
 	}
-	return failed
+	if failed != nil {
+		return fmt.Errorf("dropping old runs: %w", failed)
+	}
+	return nil
 }

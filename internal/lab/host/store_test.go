@@ -38,7 +38,13 @@ func TestARunIsKeptInAFileThatIsReadAgain(t *testing.T) {
 	if r, ok := s.get("abc"); !ok || r.Sender != somebody || !r.Answered.Equal(began) {
 		t.Errorf("read again: %+v", r)
 	}
-	if err := s.expire(began.Add(time.Second)); err != nil {
+	if err := s.expire(began.Add(Unused)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.get("abc"); !ok {
+		t.Error("it is dropped too soon")
+	}
+	if err := s.expire(began.Add(Unused + 1)); err != nil {
 		t.Fatal(err)
 	}
 	if files, err := os.ReadDir(filepath.Join(data, runsName)); err != nil || len(files) > 0 {
@@ -67,8 +73,17 @@ func TestAFileThatCannotBeReadIsLeftAndSaid(t *testing.T) {
 	if got := strings.Count(log.String(), "cannot be read"); got != 3 {
 		t.Errorf("%d files are said to be bad, want 3:\n%s", got, log.String())
 	}
+	if err := s.expire(time.Now()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(filepath.Join(folder, "half.json")); err != nil {
 		t.Error(err)
+	}
+	if err := s.expire(time.Now().Add(Lifetime + time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := os.ReadDir(folder); err != nil || len(files) > 0 {
+		t.Errorf("what nobody can read is kept for ever: %v, %v", files, err)
 	}
 }
 
@@ -86,6 +101,16 @@ func TestARunThatCannotBeWrittenIsNotBegun(t *testing.T) {
 	}
 	if _, ok := s.get("abc"); ok {
 		t.Error("it is there")
+	}
+}
+
+func TestARunThatCouldNotBeReadAgainIsNotKept(t *testing.T) {
+	s, err := openStore(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.begin(Run{Token: "abc", Sender: strings.Repeat("x", maxRun)}); err == nil {
+		t.Error("it was begun")
 	}
 }
 

@@ -54,9 +54,11 @@ func newFaces(s Site, key Key, certificates Certificates, now time.Time) (*faces
 			return certificates(&asked)
 		}
 	}
-	f := &faces{byName: make(map[string]*tls.Config), fallback: &tls.Config{GetCertificate: named(s.mail()), MinVersion: tls.VersionTLS12}}
+	f := &faces{byName: make(map[string]*tls.Config), fallback: &tls.Config{GetCertificate: named(s.mail()), MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true}}
 	for name, p := range s.places() {
-		config := &tls.Config{MinVersion: tls.VersionTLS12}
+		// A ticket of one host must not open another, whose certificate would then not
+		// be shown (RFC 6066 §3).
+		config := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true}
 		switch p.receiver.shows {
 		case trusted:
 			config.GetCertificate = named(name)
@@ -84,7 +86,7 @@ func newFaces(s Site, key Key, certificates Certificates, now time.Time) (*faces
 // the host whose name a client says, when it begins the handshake.
 func (f *faces) mail(places map[string]place, told func(place, *tls.ClientHelloInfo)) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS10,
+		MinVersion: tls.VersionTLS10, SessionTicketsDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			name := strings.ToLower(hello.ServerName)
 			p, ok := places[name]

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // State is how a test went.
@@ -46,13 +45,11 @@ func (s Site) leak(t Test, a Arrival) string {
 	return ""
 }
 
-// leaked reports whether something of a run leaked after a time.
-func (s Site) leaked(r Run, since time.Time) bool {
+// leaks reports whether a message that arrived is one that leaked.
+func (s Site) leaks(a Arrival) bool {
 	tests, _ := s.Tests()
-	return slices.ContainsFunc(r.Arrivals, func(a Arrival) bool {
-		i := slices.IndexFunc(tests, func(t Test) bool { return t.Name == a.Test })
-		return i >= 0 && a.At.After(since) && s.leak(tests[i], a) != ""
-	})
+	i := slices.IndexFunc(tests, func(t Test) bool { return t.Name == a.Test })
+	return i >= 0 && s.leak(tests[i], a) != ""
 }
 
 // results judges a run.
@@ -66,7 +63,7 @@ func (s Site) results(r Run, visits *visits) []Result {
 }
 
 func (s Site) judge(r Run, t Test, v visit) Result {
-	result := Result{Test: t, State: Right, Seen: v.text(r.Began)}
+	result := Result{Test: t, State: Right, Seen: v.text()}
 	var arrivals []Arrival
 	for _, a := range r.Arrivals {
 		if a.Test == t.Name {
@@ -79,21 +76,19 @@ func (s Site) judge(r Run, t Test, v visit) Result {
 			return result
 		}
 	}
-	sent := slices.Contains(r.Addressed, t.Name)
-	switch {
+	switch sent := slices.Contains(r.Addressed, t.Name); {
 	case len(arrivals) > 0:
 		result.Was, result.Seen = arrivals[0].how(), arrivals[0].text()
-	case t.Fate == Arrive && (sent || v.count > 0):
+	case !sent:
+		// Somebody else who uses this server may have been there.
+		result.State, result.Was = Unseen, "is not known to have been sent"
+	case t.Fate == Arrive:
 		result.State, result.Was = Wrong, "did not arrive"
-	case t.Fate == Hold && v.count > 0:
+	case v.count > 0 || !t.reached():
 		result.Was = "held"
-	case t.Fate == Hold && sent && !t.reached():
-		result.Was = "held"
-	case sent:
+	default:
 		// It may be that the sender has no way to the host, as without IPv6.
 		result.State, result.Was = Unseen, "did not arrive, nor was your server seen there"
-	default:
-		result.State, result.Was = Unseen, "nothing came"
 	}
 	return result
 }
@@ -125,13 +120,13 @@ func (a Arrival) text() string {
 	}
 }
 
-// text is what was seen of a sender since a run began.
-func (v visit) text(since time.Time) string {
+// text is what was seen of a sender.
+func (v visit) text() string {
 	var parts []string
-	if v.policy.After(since) {
+	if !v.policy.IsZero() {
 		parts = append(parts, fmt.Sprintf("%s at %s", gotPolicy, v.policy.UTC().Format("15:04:05")))
 	}
-	if v.last.After(since) {
+	if v.count > 0 {
 		times := "once"
 		if v.count > 1 {
 			times = fmt.Sprintf("%d times", v.count)

@@ -2,6 +2,7 @@ package host
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func tried(arrivals ...Arrival) Run {
 	}
 	for _, a := range arrivals {
 		a.At, a.Client = began.Add(time.Minute), sender
-		r.arrived([]Arrival{a}, nil)
+		r.arrived([]Arrival{a}, nil, site().leaks)
 	}
 	return r
 }
@@ -33,6 +34,7 @@ func overTLS(test string) Arrival {
 func TestWhatBecameOfMailIsJudged(t *testing.T) {
 	at := func(change func(*visits)) *visits {
 		v := &visits{}
+		v.watch(Run{From: sender, Also: []netip.Addr{netip.MustParseAddr("198.51.100.9")}})
 		change(v)
 		return v
 	}
@@ -60,12 +62,18 @@ func TestWhatBecameOfMailIsJudged(t *testing.T) {
 		"a neighbour of the sender was there": {
 			tried(), at(func(v *visits) { v.note(netip.MustParseAddr("203.0.113.77"), "self-signed", beganTLS, began.Add(1)) }), "self-signed", Right, "held",
 		},
+		"the sender was there before it was asked to": {
+			tried(), at(func(v *visits) { v.note(sender, "self-signed", beganTLS, began.Add(-1)) }), "self-signed", Unseen, "did not arrive, nor was your server seen there",
+		},
 		"somebody else was there": {
 			tried(), at(func(v *visits) { v.note(netip.MustParseAddr("198.51.100.9"), "self-signed", beganTLS, began.Add(1)) }),
 			"self-signed", Unseen, "did not arrive, nor was your server seen there",
 		},
 		"it waits without a visit, as it may where no host is listed": {tried(), nobody, "unlisted-mx", Right, "held"},
-		"it was never sent":                              {Run{From: sender, Began: began}, nobody, "unlisted-mx", Unseen, "nothing came"},
+		"it was never sent": {Run{From: sender, Began: began}, nobody, "unlisted-mx", Unseen, "is not known to have been sent"},
+		"somebody was there, and it was never sent": {
+			Run{From: sender, Began: began}, at(func(v *visits) { v.note(sender, "self-signed", beganTLS, began.Add(1)) }), "self-signed", Unseen, "is not known to have been sent",
+		},
 		"the good one of two hosts got it":               {tried(Arrival{Test: "next-host", Host: "mx2.next-host.lab.test", Version: "TLS 1.3"}), nobody, "next-host", Right, "arrived"},
 		"the bad one of two hosts got it":                {tried(Arrival{Test: "next-host", Host: "mx1.next-host.lab.test", Version: "TLS 1.3"}), nobody, "next-host", Wrong, "arrived at the host whose certificate is bad"},
 		"one of two hosts got it from who did not look":  {tried(Arrival{Test: "next-host", Version: "TLS 1.3"}), nobody, "next-host", Wrong, "arrived without asking for a host's certificate"},
@@ -109,6 +117,7 @@ func MechanismOf(name string) Mechanism {
 
 func TestTheSummarySaysWhatASenderDoes(t *testing.T) {
 	seen := &visits{}
+	seen.watch(tried())
 	for _, test := range Tests() {
 		seen.note(sender, test.Name, beganTLS, began.Add(1))
 	}
@@ -136,8 +145,9 @@ func TestTheSummarySaysWhatASenderDoes(t *testing.T) {
 }
 
 func TestALetterIsDueWhenItsTimeHasCome(t *testing.T) {
-	all := len(Tests())
 	first, told := began.Add(time.Minute), began.Add(time.Hour)
+	good, leak := overTLS("good"), overTLS("self-signed")
+	good.At, leak.At = told.Add(time.Minute), told.Add(time.Minute)
 	for name, c := range map[string]struct {
 		run    Run
 		letter letter
@@ -147,11 +157,14 @@ func TestALetterIsDueWhenItsTimeHasCome(t *testing.T) {
 		"no verdict before anything came":          {Run{Began: began, Answered: began}, "", time.Time{}},
 		"the verdict waits for retries":            {Run{Began: began, Answered: began, First: first}, verdict, first.Add(30 * time.Minute)},
 		"there is one verdict":                     {Run{Began: began, Answered: began, First: first, Told: told}, "", time.Time{}},
-		"a leak after the verdict is told at once": {Run{Began: began, Answered: began, First: first, Told: told, Late: true}, amendment, told},
-		"and once": {Run{Began: began, Answered: began, First: first, Told: told, Late: true, Amended: told}, "", time.Time{}},
+		"a leak after the verdict is told at once": {Run{Began: began, Answered: began, First: first, Told: told, Arrivals: []Arrival{leak}}, amendment, told},
+		"and once": {Run{Began: began, Answered: began, First: first, Told: told, Arrivals: []Arrival{leak}, ToldOf: 1, Amended: 1}, "", time.Time{}},
+		"what arrives late is told after a while": {Run{Began: began, Answered: began, First: first, Told: told, Arrivals: []Arrival{good}}, amendment, good.At.Add(30 * time.Minute)},
+		"unless it had arrived before":            {Run{Began: began, Answered: began, First: first, Told: told, Arrivals: []Arrival{good, good}, ToldOf: 1}, "", time.Time{}},
+		"a verdict is not amended for ever":       {Run{Began: began, Answered: began, First: first, Told: told, Arrivals: []Arrival{leak}, Amended: maxAmended}, "", time.Time{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if l, at := c.run.due(DefaultWait, all); l != c.letter || !at.Equal(c.at) {
+			if l, at := site().due(c.run, DefaultWait); l != c.letter || !at.Equal(c.at) {
 				t.Errorf("got %q at %s", l, at)
 			}
 		})
@@ -159,9 +172,9 @@ func TestALetterIsDueWhenItsTimeHasCome(t *testing.T) {
 	r := tried()
 	r.Answered = began
 	for _, test := range Tests() {
-		r.arrived([]Arrival{{Test: test.Name, At: first}}, nil)
+		r.arrived([]Arrival{{Test: test.Name, At: first}}, nil, site().leaks)
 	}
-	if l, at := r.due(DefaultWait, all); l != verdict || !at.Equal(first) {
+	if l, at := site().due(r, DefaultWait); l != verdict || !at.Equal(first) {
 		t.Errorf("when all has arrived: %q at %s", l, at)
 	}
 }
@@ -169,20 +182,40 @@ func TestALetterIsDueWhenItsTimeHasCome(t *testing.T) {
 func TestWhatIsKeptOfARunIsBounded(t *testing.T) {
 	r := Run{From: sender}
 	for i := range 1000 {
-		r.arrived([]Arrival{{Test: "good", At: began, Client: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}}, []string{"good"})
+		a := overTLS("good")
+		a.Client = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		r.arrived([]Arrival{a}, []string{"good"}, site().leaks)
 	}
-	if len(r.Arrivals) != maxArrivals || len(r.Also) != maxClients || len(r.Addressed) != 1 {
+	r.arrived([]Arrival{{Test: "good", Client: sender}}, nil, site().leaks)
+	if len(r.Arrivals) != maxArrivals+1 || len(r.Also) != maxClients || len(r.Addressed) != 1 {
 		t.Errorf("%d arrivals, %d clients, %d tests", len(r.Arrivals), len(r.Also), len(r.Addressed))
 	}
-	v := visits{m: make(map[visitKey]visit)}
+	if !site().leaks(r.Arrivals[maxArrivals]) {
+		t.Error("a leak is not kept, as many have arrived well")
+	}
+}
+
+func TestVisitsAreNotedOfThoseWhoAreTestedOnly(t *testing.T) {
+	var v visits
+	v.watch(Run{From: sender})
+	v.note(sender, "good", beganTLS, began)
+	for i := range 1000 {
+		v.note(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), "good", beganTLS, began)
+	}
+	if len(v.m) != 1 {
+		t.Errorf("%d visits are noted", len(v.m))
+	}
+	v.watched = make(map[string]bool)
 	for i := range maxVisits + 10 {
-		v.note(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), strings.Repeat("x", i%300), beganTLS, began)
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		v.watched[network(a)] = true
+		v.note(a, strconv.Itoa(i), beganTLS, began)
 	}
 	if len(v.m) > maxVisits {
-		t.Errorf("%d visits", len(v.m))
+		t.Errorf("%d visits are noted", len(v.m))
 	}
-	v.forget(began.Add(1))
+	v.forget(nil, began)
 	if len(v.m) > 0 {
-		t.Errorf("%d visits are not forgotten", len(v.m))
+		t.Errorf("%d visits of nobody are not forgotten", len(v.m))
 	}
 }

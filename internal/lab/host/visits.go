@@ -19,8 +19,12 @@ const (
 )
 
 // maxVisits is how many networks at how many tests are remembered. They are what
-// a verdict shows, not what it rests on, and are forgotten at the end.
+// shows that held mail was tried, and are forgotten when the host ends.
 const maxVisits = 100_000
+
+// quiet is after how long without a visit the count begins anew: senders retry
+// within a few hours (RFC 5321 §4.5.4.1).
+const quiet = 6 * time.Hour
 
 // visit is what one network did at one test, the last time.
 type visit struct {
@@ -32,10 +36,24 @@ type visit struct {
 
 type visitKey struct{ network, test string }
 
-// visits remembers who came and left. It is safe for concurrent use.
+// visits remembers who of those who are being tested came and left. It is safe for
+// concurrent use.
 type visits struct {
-	mu sync.Mutex
-	m  map[visitKey]visit
+	mu      sync.Mutex
+	m       map[visitKey]visit
+	watched map[string]bool // networks of the runs
+}
+
+// watch makes the visits of a run's networks be noted from now on.
+func (v *visits) watch(r Run) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.watched == nil {
+		v.watched = make(map[string]bool)
+	}
+	for _, a := range append([]netip.Addr{r.From}, r.Also...) {
+		v.watched[network(a)] = true
+	}
 }
 
 // note notes a step of a client at a test.
@@ -43,6 +61,9 @@ func (v *visits) note(client netip.Addr, test string, s step, at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	k := visitKey{network(client), test}
+	if !v.watched[k.network] {
+		return
+	}
 	seen, ok := v.m[k]
 	if !ok && len(v.m) >= maxVisits {
 		return
@@ -53,6 +74,9 @@ func (v *visits) note(client netip.Addr, test string, s step, at time.Time) {
 	case endedTLS:
 		seen.last, seen.step = at, s // the handshake that began has been counted
 	default:
+		if at.Sub(seen.last) > quiet {
+			seen.count = 0 // another message, maybe of another of its users
+		}
 		seen.count, seen.last, seen.step = seen.count+1, at, s
 	}
 	if v.m == nil {
@@ -61,7 +85,7 @@ func (v *visits) note(client netip.Addr, test string, s step, at time.Time) {
 	v.m[k] = seen
 }
 
-// of returns what is known of a run's networks at a test.
+// of returns what is known of a run's networks at a test, since the run began.
 func (v *visits) of(r Run, test string) visit {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -74,23 +98,31 @@ func (v *visits) of(r Run, test string) visit {
 		}
 		done[n] = true
 		seen := v.m[visitKey{n, test}]
-		if seen.last.After(sum.last) {
-			sum.last, sum.step = seen.last, seen.step
+		if !seen.last.Before(r.Began) {
+			sum.count += seen.count
+			if seen.last.After(sum.last) {
+				sum.last, sum.step = seen.last, seen.step
+			}
 		}
-		if seen.policy.After(sum.policy) {
+		if !seen.policy.Before(r.Began) && seen.policy.After(sum.policy) {
 			sum.policy = seen.policy
 		}
-		sum.count += seen.count
 	}
 	return sum
 }
 
-// forget drops what was seen before a time.
-func (v *visits) forget(before time.Time) {
+// forget drops what is of none of these runs, or from before them.
+func (v *visits) forget(runs []Run, before time.Time) {
+	v.mu.Lock()
+	v.watched = nil
+	v.mu.Unlock()
+	for _, r := range runs {
+		v.watch(r)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for k, seen := range v.m {
-		if seen.last.Before(before) && seen.policy.Before(before) {
+		if !v.watched[k.network] || seen.last.Before(before) && seen.policy.Before(before) {
 			delete(v.m, k)
 		}
 	}

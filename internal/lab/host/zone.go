@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -179,7 +180,7 @@ func (z *zone) tlsa(host string, a association, key Key) {
 // ZoneText returns the records as a zone file has them, names in full. The key is
 // that of the data folder, where it is made if it is not there.
 func (s Site) ZoneText(data string) (string, error) {
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return "", err
 	}
 	key, err := OpenKey(data)
@@ -195,18 +196,30 @@ func (s Site) ZoneText(data string) (string, error) {
 	return b.String(), nil
 }
 
-// check says what is wrong with a site.
-func (s Site) check() error {
-	if _, ok := dns.IsDomainName(s.Domain); !ok || s.Domain == "" || strings.HasSuffix(s.Domain, ".") || strings.ToLower(s.Domain) != s.Domain || !strings.Contains(s.Domain, ".") {
-		return fmt.Errorf("%q is no domain in lower case with a dot in it", s.Domain)
+// label is one of a domain (RFC 952, RFC 1123 §2.1).
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// maxDomain leaves room for the longest name below the domain.
+const maxDomain = 253 - len("mx.deep.wildcard-depth.") - len("_25._tcp.")
+
+// Check says what is wrong with a site, or nil.
+func (s Site) Check() error {
+	labels := strings.Split(s.Domain, ".")
+	if len(labels) < 2 || len(s.Domain) > maxDomain || slices.ContainsFunc(labels, func(l string) bool { return !label.MatchString(l) }) {
+		return fmt.Errorf("%q is no domain in lower case with a dot in it, of at most %d octets", s.Domain, maxDomain)
 	}
 	if len(s.Addrs) == 0 {
 		return fmt.Errorf("the host of %s needs an address", s.Domain)
 	}
-	for _, a := range s.Clear {
-		if slices.Contains(s.Addrs, a) {
-			return fmt.Errorf("%s cannot both offer STARTTLS and not offer it", a)
+	seen := make(map[netip.Addr]bool)
+	for _, a := range slices.Concat(s.Addrs, s.Clear) {
+		switch {
+		case !a.IsGlobalUnicast() && !a.IsLoopback() || a.Is4In6() || a.Zone() != "":
+			return fmt.Errorf("%s is not an address that a host can have in DNS", a)
+		case seen[a]:
+			return fmt.Errorf("%s is there twice; a host cannot both offer STARTTLS and not offer it", a)
 		}
+		seen[a] = true
 	}
 	return nil
 }
