@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -21,5 +22,25 @@ func TestCommands(t *testing.T) {
 			env.Setenv("NO_COLOR", "1")
 			return os.MkdirAll(env.WorkDir+"/readonly", 0o500)
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "interrupt": interrupt},
 	})
+}
+
+// await waits for a file that a program in the background makes.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(30 * time.Second); ; <-tick.C {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s does not come", args[0])
+		}
+	}
+}
+
+// interrupt is Ctrl-C for a program in the background.
+func interrupt(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.BackgroundCmds()[0].Process.Signal(os.Interrupt))
 }
