@@ -33,7 +33,8 @@ func (q *Queue) finish(ctx context.Context, d *dest, j *Job, r Result) {
 	m := q.outcome(j, r, now)
 	m.dest, m.shared = d, q.shared()
 	if q.opts.Bounce != nil {
-		m.bounce = q.bounce(ctx, j, q.news(j, &m.after, now))
+		n := q.news(j, &m.after, now)
+		m.bounce, m.delayOnly = q.bounce(ctx, j, n), len(n.Failed)+len(n.Relayed) == 0
 	}
 	if m.after.ByPolicy && !j.ByPolicy && m.after.Waiting() && q.opts.OnHeld != nil {
 		q.opts.OnHeld(ctx, m.after)

@@ -25,8 +25,10 @@ type mark struct {
 	id     string    // of the story
 	story  string
 	plain  bool // without story and bounce, which the database refused
-	again  bool // it was offered before
-	shared bool // other nodes may change the delivery
+	// delayOnly says that bounce tells of nothing but that mail waits.
+	delayOnly bool
+	again     bool // it was offered before
+	shared    bool // other nodes may change the delivery
 
 	// What write, which may run more than once, came to.
 	now   Delivery // the delivery as it stands in the database
@@ -79,7 +81,11 @@ func (m *mark) reconcile(ctx context.Context, tx db.Tx) (again, tell bool, err e
 		m.now = row.Delivery
 		return false, false, nil
 	}
-	tell = row.merge(m)
+	reminded := m.remindedOnly(&row)
+	if reminded {
+		row.Next = m.after.Next // nobody asked for another try
+	}
+	tell = row.merge(m) && !reminded
 	m.now = row.Delivery
 	lease := row.lease // another node's, which tries it now
 	if lease == m.job.lease {

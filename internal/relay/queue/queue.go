@@ -111,12 +111,14 @@ type Queue struct {
 	tenure    tenure
 	unstored  []*mark // results that the database did not take
 	offered   int     // of them, those that are offered to it again
+
+	reminded map[string]string // by organisation, up to which delivery senders were told; the sweep's own
 }
 
 // New returns a queue over the deliveries that the database holds, and sweeps
 // from the spool what a crash left there.
 func New(ctx context.Context, o Options) (*Queue, error) {
-	q := &Queue{opts: o, dests: map[target]*dest{}, wake: make(chan struct{}, 1)}
+	q := &Queue{opts: o, dests: map[target]*dest{}, wake: make(chan struct{}, 1), reminded: map[string]string{}}
 	q.tuned.Store(o.tuning())
 	q.calm.L = &q.mu
 	if err := q.openSpool(ctx); err != nil {

@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"io"
 	"fmt"
 	"slices"
 	"strings"
@@ -477,17 +478,27 @@ func TestSomeRecipientsAreDeliveredAndTheOthersTriedAgain(t *testing.T) {
 	})
 }
 
-func TestASenderIsToldOnceThatHisMessageWaits(t *testing.T) {
-	var told []queue.News
-	change := func(o *queue.Options) {
-		told = nil
-		o.RetryFirst, o.RetryMax, o.DelayNotice = time.Hour, time.Hour, 4*time.Hour
+// reminder is what a sender was told, and when.
+type reminder struct {
+	queue.News
+	at time.Time
+}
+
+// noticed makes a queue tell senders after 4 hours, and takes down what.
+func noticed(told *[]reminder, retry time.Duration) func(*queue.Options) {
+	return func(o *queue.Options) {
+		*told = nil
+		o.RetryFirst, o.RetryMax, o.DelayNotice = retry, retry, 4*time.Hour
 		o.Bounce = func(_ context.Context, n queue.News) (*queue.Submission, error) {
-			told = append(told, n)
+			*told = append(*told, reminder{n, time.Now()})
 			return nil, nil
 		}
 	}
-	each(t, change, func(w *world) {
+}
+
+func TestASenderIsToldOnceThatHisMessageWaits(t *testing.T) {
+	var told []reminder
+	each(t, noticed(&told, time.Hour), func(w *world) {
 		id := w.send("bob@example.com", "cat@example.com")
 		for range 8 {
 			w.within(2 * time.Hour).later("450 not now")
@@ -495,12 +506,95 @@ func TestASenderIsToldOnceThatHisMessageWaits(t *testing.T) {
 		if len(told) != 1 || len(told[0].Delayed) != 2 || len(told[0].Failed) != 0 || told[0].Why != "450 not now" {
 			t.Fatalf("of 8 tries in 8 hours the sender hears %+v, want once of both recipients", told)
 		}
-		if age := told[0].Delivery.Updated.Sub(told[0].Delivery.Received); age < 4*time.Hour || age > 6*time.Hour {
-			t.Errorf("he hears of it after %s, want 4 h or at the next try", age)
+		if age := told[0].at.Sub(told[0].Delivery.Received); age < 4*time.Hour || age > 4*time.Hour+2*time.Minute {
+			t.Errorf("he hears of it after %s, want 4 h and no more than two minutes", age)
 		}
 		w.settle()
 		if d := w.want(id, queue.Queued, "450 not now"); !d.Recipients[0].Warned || !d.Recipients[1].Warned {
 			t.Errorf("that he was told is not kept: %+v", d.Recipients)
 		}
 	})
+}
+
+func TestASenderIsToldOfAMessageWhoseTurnDoesNotCome(t *testing.T) {
+	var told []reminder
+	each(t, noticed(&told, 20*time.Hour), func(w *world) {
+		first := w.send("bob@example.com")
+		w.next().down("no host answers")
+		second := w.send("cat@example.com") // it waits behind the gate
+		w.quiet(4*time.Hour + 3*time.Minute)
+		w.settle()
+		if len(told) != 2 {
+			t.Fatalf("two senders wait, and %d notices went out", len(told))
+		}
+		for i, id := range []string{first, second} {
+			n := told[i]
+			if n.Delivery.Message.ID != id || len(n.Delayed) != 1 || n.Why != "no host answers" {
+				t.Errorf("notice %d: %+v", i, n.News)
+			}
+			if age := n.at.Sub(n.Delivery.Received); age < 4*time.Hour || age > 4*time.Hour+2*time.Minute {
+				t.Errorf("he hears of it after %s", age)
+			}
+		}
+		for range 2 { // the gate opens for one of them
+			w.within(22 * time.Hour).later("450 not now")
+		}
+		w.settle()
+		if len(told) != 2 {
+			t.Errorf("a try later they are told again: %d notices", len(told))
+		}
+	})
+}
+
+func TestASenderIsNotToldTwiceOfAMessageThatIsBeingTried(t *testing.T) {
+	var told []reminder
+	change := noticed(&told, time.Hour)
+	each(t, func(o *queue.Options) { change(o); o.DelayNotice = 10 * time.Minute }, func(w *world) {
+		w.send("bob@example.com")
+		slow := w.next()
+		w.quiet(15 * time.Minute)
+		if len(told) != 0 {
+			t.Errorf("he is told while it is being tried: %d notices", len(told))
+		}
+		slow.later("450 not now")
+		w.settle()
+		w.quiet(30 * time.Minute)
+		if len(told) != 1 {
+			t.Errorf("%d notices", len(told))
+		}
+	})
+}
+
+func TestANoticeThatWasGivenMeanwhileIsNotGivenAgain(t *testing.T) {
+	var w *world
+	change := func(o *queue.Options) {
+		o.DelayNotice = 10 * time.Minute
+		o.Bounce = func(_ context.Context, n queue.News) (*queue.Submission, error) {
+			b := w.q.Body()
+			if _, err := io.WriteString(b, letter); err != nil {
+				return nil, err
+			}
+			return &queue.Submission{Body: b, Recipients: []queue.Destined{{Recipient: queue.Recipient{Addr: n.Delivery.From}, Domain: "example.org"}}}, nil
+		}
+	}
+	for _, given := range []bool{false, true} {
+		each(t, change, func(in *world) {
+			w = in
+			w.send("bob@example.com")
+			slow := w.next()
+			w.quiet(15 * time.Minute)
+			if given { // as by another node, which found it waiting before this one took it
+				w.exec(`UPDATE delivery SET version = version + 1, recipients = '[{"addr":"bob@example.com","state":"pending","warned":true}]' WHERE domain = 'example.com'`)
+			}
+			slow.later("450 not now")
+			w.settle()
+			if given {
+				w.quiet(time.Minute)
+				return
+			}
+			if got := w.next().Domain; got != "example.org" {
+				t.Errorf("the notice goes to %s", got)
+			}
+		})
+	}
 }

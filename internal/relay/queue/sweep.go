@@ -52,6 +52,9 @@ func (q *Queue) sweepOnce(ctx context.Context) error {
 	if err := q.sweepDestinations(ctx, now); err != nil {
 		return err
 	}
+	if err := q.remind(ctx, now); err != nil {
+		return err
+	}
 	for range maxPurges {
 		n, err := q.purge(ctx, now.Add(-q.tuning().History))
 		if err != nil || n < purgeBatch {
