@@ -31,16 +31,22 @@ func TestWhatTheAttackerLetsThroughIsDrawnPastHim(t *testing.T) {
 	}{
 		"a reply changed": {
 			Exchange{Via: []string{"strip-starttls"}, Lines: []Line{
-				{From: "mx.a.test", To: "attacker", Text: "220"}, {From: "attacker", To: "mx.a.test", Text: "EHLO"},
-				{From: "mx.a.test", To: "attacker", Text: "250-A"}, {From: "mx.a.test", To: "attacker", Text: "250 STARTTLS"},
-				{From: "attacker", To: "sender", Text: "250 A"}, {From: "attacker", To: "mx.a.test", Text: "QUIT"}, {From: "mx.a.test", To: "attacker", Text: "221"},
+				{From: "mx.a.test", To: "attacker", Text: "220"},
+				{From: "attacker", To: "mx.a.test", Text: "EHLO"},
+				{From: "mx.a.test", To: "attacker", Text: "250-A"},
+				{From: "mx.a.test", To: "attacker", Text: "250 STARTTLS"},
+				{From: "attacker", To: "sender", Text: "250 A"},
+				{From: "attacker", To: "mx.a.test", Text: "QUIT"},
+				{From: "mx.a.test", To: "attacker", Text: "221"},
 			}},
 			[]string{"mx.a.test>sender 220", "sender>mx.a.test EHLO", "mx.a.test>attacker 250-A", "mx.a.test>attacker 250 STARTTLS", "!attacker>sender 250 A", "sender>mx.a.test QUIT", "mx.a.test>sender 221"},
 		},
 		"a command answered in the host's place": {
 			Exchange{Via: []string{"starttls-454"}, Lines: []Line{
-				{From: "mx.a.test", To: "attacker", Text: "250 STARTTLS"}, {From: "sender", To: "attacker", Text: "STARTTLS"},
-				{From: "attacker", To: "sender", Text: "454"}, {From: "attacker", To: "mx.a.test", Text: "MAIL"},
+				{From: "mx.a.test", To: "attacker", Text: "250 STARTTLS"},
+				{From: "sender", To: "attacker", Text: "STARTTLS"},
+				{From: "attacker", To: "sender", Text: "454"},
+				{From: "attacker", To: "mx.a.test", Text: "MAIL"},
 			}},
 			[]string{"mx.a.test>sender 250 STARTTLS", "sender>attacker STARTTLS", "!attacker>sender 454", "sender>mx.a.test MAIL"},
 		},

@@ -156,6 +156,24 @@ func (h header) tlsRequiredNo() bool {
 	return h.whole && fields == 1 && no == 1
 }
 
+// bulk reports whether the header says that the message is one of many: to a list
+// (RFC 2919, RFC 2369), or by the word of its sender in the field "Precedence",
+// which no standard defines and everybody knows (RFC 3834 §3.1.8).
+func (h header) bulk() bool {
+	for v := range h.values("Precedence") {
+		switch strings.ToLower(string(bytes.TrimSpace(v))) {
+		case "bulk", "list", "junk":
+			return true
+		}
+	}
+	for _, name := range []string{"List-Id", "List-Unsubscribe"} {
+		for range h.values(name) {
+			return true
+		}
+	}
+	return false
+}
+
 // trimFWS takes the folding white space off that may stand in front of a value
 // (RFC 5322 §3.2.2).
 func trimFWS(v []byte) []byte { return bytes.TrimLeft(v, " \t\r\n") }

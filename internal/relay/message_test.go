@@ -239,6 +239,28 @@ func TestRFC8689_3_TLSRequiredIsOneFieldWithTheValueNo(t *testing.T) {
 	}
 }
 
+func TestMailOfMailingListsAndNewslettersIsBulk(t *testing.T) {
+	w := start(t, nil)
+	for _, tc := range []struct {
+		name, fields string
+		want         bool
+	}{
+		{"a message to somebody", "C: From: a@example.com\n", false},
+		{"to a list", "C: List-Id: <l.example.com>\n", true},
+		{"a newsletter", "C: list-unsubscribe: <https://example.com/u>\n", true},
+		{"by its own word", "C: Precedence: bulk\n", true},
+		{"by its own word, in other letters", "C: precedence:  LIST\n", true},
+		{"another word", "C: Precedence: first-class\n", false},
+		{"in the body", "C: From: a@example.com\nC: \nC: Precedence: bulk\n", false},
+	} {
+		w.waiving(ours, "", "", tc.fields)
+		all := w.taken()
+		if got := all[len(all)-1].Bulk; got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
 func TestRFC8689_4_1_TheParameterREQUIRETLSBeatsTheHeader(t *testing.T) {
 	w := start(t, nil)
 	if w.waiving(foreign, asAnn, " REQUIRETLS", "C: TLS-Required: No\n") {

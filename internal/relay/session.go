@@ -192,7 +192,7 @@ func (s *session) Data(ctx context.Context, body *server.Body) (smtp.Reply, erro
 func (s *session) message(id string, h header) queue.Message {
 	return queue.Message{
 		Org: s.submitter.Org, ID: id, From: s.mail.From.String(), Received: s.relay.opts.Now(), EightBit: s.mail.Body == smtp.Body8Bit,
-		SMTPUTF8: s.mail.UTF8, RequireTLS: s.mail.RequireTLS, TLSOptional: s.waives(h), EnvID: s.mail.EnvID, Ret: string(s.mail.Ret), Client: s.client,
+		SMTPUTF8: s.mail.UTF8, RequireTLS: s.mail.RequireTLS, TLSOptional: s.waives(h), Bulk: h.bulk(), EnvID: s.mail.EnvID, Ret: string(s.mail.Ret), Client: s.client,
 	}
 }
 

@@ -196,7 +196,8 @@ func (q *Queue) do(ctx context.Context, a *action) (int, error) {
 
 // kickDeliveries brings forward what waits because of a policy by itself, while
 // its destination's other mail goes. There is little of that.
-const kickDeliveries = `UPDATE delivery SET next = $3 WHERE org = $1 AND state = 'queued' AND by_policy = 1 AND domain = $2 AND next > $3`
+const kickDeliveries = `UPDATE delivery SET next = $3 WHERE org = $1 AND next > $3 AND id IN (
+	SELECT id FROM delivery WHERE org = $1 AND state = 'queued' AND by_policy = 1 AND domain = $2)`
 
 // Kick lets mail for a destination be tried at once: what it waited for has
 // changed. It costs the same however much mail waits, since that waits behind

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
@@ -33,6 +34,18 @@ type dest struct {
 	class class // the line it stands in
 	place int   // in that line; -1: not in it
 	at    time.Time
+}
+
+// line puts a delivery that was handed over where its turn is: bulk mail lets
+// other mail go first.
+func (d *dest) line(j *Job) {
+	at := len(d.ready)
+	if !j.Bulk {
+		for at > 0 && d.ready[at-1].Bulk {
+			at--
+		}
+	}
+	d.ready = slices.Insert(d.ready, at, j)
 }
 
 // class is how much is known of a destination. It decides how many slots it may

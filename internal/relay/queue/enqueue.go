@@ -182,8 +182,8 @@ const insertMessage = `INSERT INTO message (org, id, sender, received, size, bod
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`
 
 const insertDelivery = `INSERT INTO delivery (org, id, message, domain, recipients, state, version, attempts, next, expires,
-	lease, by_policy, why, advice, updated, ended)
-	VALUES ($1, $2, $3, $4, $5, 'queued', 1, 0, $6, $7, $8, 0, '', '', $6, 0)`
+	lease, by_policy, why, advice, updated, ended, bulk)
+	VALUES ($1, $2, $3, $4, $5, 'queued', 1, 0, $6, $7, $8, 0, '', '', $6, 0, $9)`
 
 // insert writes the rows that make the message accepted. It may run more than
 // once, as the database retries.
@@ -209,7 +209,7 @@ func (r *newRows) insert(ctx context.Context, tx db.Tx) error {
 	}
 	for _, d := range r.deliveries {
 		if _, err := tx.ExecContext(ctx, insertDelivery, m.Org, d.id, m.ID, d.domain, d.text,
-			db.Micros(m.Received), db.Micros(r.expires), d.lease); err != nil {
+			db.Micros(m.Received), db.Micros(r.expires), d.lease, db.Flag(m.Bulk)); err != nil {
 			return err
 		}
 	}

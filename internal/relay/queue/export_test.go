@@ -25,6 +25,8 @@ func Statements() map[string]string {
 		"destinations":               queuedDomains,
 		"due":                        dueIDs,
 		"expired":                    expiredIDs,
+		"first due":                  firstDue,
+		"not reminded":               unremindedIDs,
 		"mark":                       updateDelivery,
 		"change":                     changeDelivery,
 		"kick":                       kickDeliveries,

@@ -84,7 +84,7 @@ func (q *Queue) arrived(r *newRows) {
 			q.leave(d, n.job) // its lease ends with our tenure
 			q.dueAt(t, r.message.Received)
 		default:
-			d.ready = append(d.ready, n.job)
+			d.line(n.job)
 			q.replace(d)
 		}
 	}

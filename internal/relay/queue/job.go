@@ -69,7 +69,7 @@ func (j *Job) all() ([]byte, error) {
 
 const deliveryColumns = `d.org, d.id, d.message, d.domain, d.recipients, d.state, d.attempts, d.next, d.expires, d.by_policy,
 	d.why, d.advice, d.updated, m.sender, m.received, m.size, m.body_type, m.smtputf8, m.requiretls, m.tls_optional,
-	m.envid, m.ret, m.client, m.uncounted`
+	m.envid, m.ret, m.client, m.uncounted, d.bulk`
 
 const deliveryTables = ` FROM delivery d JOIN message m ON m.org = d.org AND m.id = d.message`
 
@@ -77,18 +77,18 @@ const deliveryTables = ` FROM delivery d JOIN message m ON m.org = d.org AND m.i
 func scanDelivery(rows *sql.Rows, more ...any) (Delivery, error) {
 	var d Delivery
 	var recipients, bodyType, client string
-	var next, expires, updated, received, byPolicy, utf8, requireTLS, tlsOptional, uncounted int64
+	var next, expires, updated, received, byPolicy, utf8, requireTLS, tlsOptional, uncounted, bulk int64
 	err := rows.Scan(append([]any{
 		&d.Org, &d.ID, &d.Message.ID, &d.Domain, &recipients, &d.State, &d.Attempts, &next, &expires, &byPolicy,
 		&d.Why, &d.Do, &updated, &d.From, &received, &d.Size, &bodyType, &utf8, &requireTLS, &tlsOptional,
-		&d.EnvID, &d.Ret, &client, &uncounted,
+		&d.EnvID, &d.Ret, &client, &uncounted, &bulk,
 	}, more...)...)
 	if err != nil {
 		return d, err
 	}
 	d.Next, d.Expires, d.Updated, d.Received = db.Time(next), db.Time(expires), db.Time(updated), db.Time(received)
 	d.ByPolicy, d.SMTPUTF8, d.RequireTLS, d.TLSOptional = byPolicy == 1, utf8 == 1, requireTLS == 1, tlsOptional == 1
-	d.Uncounted = uncounted == 1
+	d.Uncounted, d.Bulk = uncounted == 1, bulk == 1
 	d.EightBit = bodyType == "8BITMIME"
 	if client != "" {
 		if d.Client, err = netip.ParseAddr(client); err != nil {
@@ -101,18 +101,33 @@ func scanDelivery(rows *sql.Rows, more ...any) (Delivery, error) {
 	return d, nil
 }
 
+// What is due of a destination, or over, by lane: first the mail that is not bulk.
 const (
-	dueIDs = `SELECT id FROM delivery WHERE org = $1 AND domain = $2 AND state = 'queued' AND next <= $3
+	dueIDs = `SELECT id FROM delivery WHERE org = $1 AND domain = $2 AND state = 'queued' AND bulk = $5 AND next <= $3
 		ORDER BY next LIMIT $4`
-	expiredIDs = `SELECT id FROM delivery WHERE org = $1 AND domain = $2 AND state = 'queued' AND expires <= $3
+	expiredIDs = `SELECT id FROM delivery WHERE org = $1 AND domain = $2 AND state = 'queued' AND bulk = $5 AND expires <= $3
 		ORDER BY next LIMIT $4`
-	leaseDue = `UPDATE delivery SET lease = $5 WHERE (org, id) IN (SELECT org, id FROM delivery
-		WHERE org = $1 AND domain = $2 AND state = 'queued' AND next <= $3 AND lease = ''
+	leaseDue = `UPDATE delivery SET lease = $6 WHERE (org, id) IN (SELECT org, id FROM delivery
+		WHERE org = $1 AND domain = $2 AND state = 'queued' AND bulk = $5 AND next <= $3 AND lease = ''
 		ORDER BY next LIMIT $4 FOR UPDATE SKIP LOCKED) RETURNING id`
-	leaseExpired = `UPDATE delivery SET lease = $5 WHERE (org, id) IN (SELECT org, id FROM delivery
-		WHERE org = $1 AND domain = $2 AND state = 'queued' AND expires <= $3 AND lease = ''
+	leaseExpired = `UPDATE delivery SET lease = $6 WHERE (org, id) IN (SELECT org, id FROM delivery
+		WHERE org = $1 AND domain = $2 AND state = 'queued' AND bulk = $5 AND expires <= $3 AND lease = ''
 		ORDER BY next LIMIT $4 FOR UPDATE SKIP LOCKED) RETURNING id`
+	// firstDue is when the next delivery of either lane is due.
+	firstDue = `SELECT MIN(next) FROM (
+		SELECT MIN(next) AS next FROM delivery WHERE org = $1 AND domain = $2 AND state = 'queued' AND bulk = 0 AND next > $3 UNION ALL
+		SELECT MIN(next) AS next FROM delivery WHERE org = $1 AND domain = $2 AND state = 'queued' AND bulk = 1 AND next > $3) AS lanes`
 )
+
+// inLanes finds up to n ids in the order of the lanes.
+func inLanes(n int, find func(bulk int64, n int) ([]string, error)) ([]string, error) {
+	ids, err := find(0, n)
+	if err != nil || len(ids) == n {
+		return ids, err
+	}
+	more, err := find(1, n-len(ids))
+	return append(ids, more...), err
+}
 
 // batch is what the database has for a destination.
 type batch struct {
@@ -160,7 +175,9 @@ func (q *Queue) free(ctx context.Context, t target, expired bool, n int, now tim
 	q.mu.Lock()
 	limit := n + len(q.destination(t).running)
 	q.mu.Unlock()
-	found, err := db.All(ctx, q.opts.DB.Read(), scanText, query, t.org, t.domain, db.Micros(now), limit)
+	found, err := inLanes(limit, func(bulk int64, n int) ([]string, error) {
+		return db.All(ctx, q.opts.DB.Read(), scanText, query, t.org, t.domain, db.Micros(now), n, bulk)
+	})
 	if err != nil {
 		return nil, false, err
 	}
@@ -188,7 +205,9 @@ func (q *Queue) lease(ctx context.Context, t target, expired bool, n int, now ti
 	q.mu.Unlock()
 	var ids []string
 	err := q.opts.DB.Write(ctx, func(ctx context.Context, tx db.Tx) (err error) {
-		ids, err = db.All(ctx, tx, scanText, query, t.org, t.domain, db.Micros(now), n, owner)
+		ids, err = inLanes(n, func(bulk int64, n int) ([]string, error) {
+			return db.All(ctx, tx, scanText, query, t.org, t.domain, db.Micros(now), n, bulk, owner)
+		})
 		return err
 	})
 	return owner, ids, err
@@ -213,7 +232,7 @@ func (q *Queue) readJobs(ctx context.Context, org string, ids []string, lease st
 		j.spooled = spooled == 1
 		return j, err
 	}, `SELECT `+deliveryColumns+`, d.version, m.spooled`+deliveryTables+
-		` WHERE d.org = $1 AND d.id IN (`+list.String()+`) AND d.state = 'queued' ORDER BY d.next`, args...)
+		` WHERE d.org = $1 AND d.id IN (`+list.String()+`) AND d.state = 'queued' ORDER BY d.bulk, d.next, d.id`, args...)
 }
 
 func nextPower(n int) int { return 1 << bits.Len(uint(n-1)) }
@@ -221,9 +240,7 @@ func nextPower(n int) int { return 1 << bits.Len(uint(n-1)) }
 // nextDue is when the destination's next delivery is due; zero: there is none.
 func (q *Queue) nextDue(ctx context.Context, t target, now time.Time) (time.Time, error) {
 	var next sql.NullInt64
-	err := q.opts.DB.Read().QueryRowContext(ctx,
-		`SELECT MIN(next) FROM delivery WHERE org = $1 AND domain = $2 AND state = 'queued' AND next > $3`,
-		t.org, t.domain, db.Micros(now)).Scan(&next)
+	err := q.opts.DB.Read().QueryRowContext(ctx, firstDue, t.org, t.domain, db.Micros(now)).Scan(&next)
 	return db.Time(next.Int64), err
 }
 

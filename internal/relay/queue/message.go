@@ -20,6 +20,7 @@ type Message struct {
 	RequireTLS  bool       `json:"requiretls,omitempty"`   // RFC 8689 §2
 	TLSOptional bool       `json:"tls_optional,omitempty"` // TLS-Required: No (RFC 8689 §3), granted to this submitter
 	Uncounted   bool       `json:"uncounted,omitempty"`    // one of our TLS reports: its sessions are not counted (RFC 8460 §3)
+	Bulk        bool       `json:"bulk,omitempty"`         // it lets other mail for its destination go first
 	EnvID       string     `json:"envid,omitempty"`        // RFC 3461 §4.4
 	Ret         string     `json:"ret,omitempty"`          // RFC 3461 §4.3
 	Client      netip.Addr `json:"client,omitzero"`

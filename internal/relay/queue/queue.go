@@ -140,8 +140,9 @@ const queuedDomains = `WITH RECURSIVE walk (domain) AS (
 	UNION ALL
 	SELECT (SELECT MIN(d.domain) FROM delivery d WHERE d.org = $1 AND d.state = 'queued' AND d.domain > walk.domain)
 	FROM walk WHERE walk.domain IS NOT NULL)
-	SELECT walk.domain, (SELECT MIN(d.next) FROM delivery d
-		WHERE d.org = $1 AND d.state = 'queued' AND d.domain = walk.domain AND d.lease = '')
+	SELECT walk.domain, (SELECT MIN(next) FROM (
+		SELECT MIN(d.next) AS next FROM delivery d WHERE d.org = $1 AND d.state = 'queued' AND d.domain = walk.domain AND d.bulk = 0 AND d.lease = '' UNION ALL
+		SELECT MIN(d.next) AS next FROM delivery d WHERE d.org = $1 AND d.state = 'queued' AND d.domain = walk.domain AND d.bulk = 1 AND d.lease = '') AS lanes)
 	FROM walk WHERE walk.domain IS NOT NULL`
 
 // load learns which destinations have mail waiting, since when, and which of

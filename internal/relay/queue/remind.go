@@ -18,10 +18,11 @@ const (
 	maxReminders = 1000
 )
 
-// What waits and of whose recipients none was told of. The index of what is queued
-// gives the ids in order, which is that of arrival.
-const unremindedIDs = `SELECT id FROM delivery WHERE org = $1 AND state = 'queued' AND id > $2 AND lease = ''
-	AND recipients NOT LIKE '%"warned":true%' ORDER BY id LIMIT $3`
+// What waits and of whose recipients none was told of, in the order of arrival. The
+// row is looked at anew, so that the walk keeps to the index of what is queued.
+const unremindedIDs = `SELECT id FROM delivery WHERE org = $1 AND state = 'queued' AND id > $2 AND EXISTS (
+	SELECT 1 FROM delivery x WHERE x.org = delivery.org AND x.id = delivery.id AND x.lease = '' AND x.recipients NOT LIKE '%"warned":true%')
+	ORDER BY id LIMIT $3`
 
 // remind tells senders of mail that has waited for [Options.DelayNotice] and whose
 // turn to be tried does not come: it waits behind a gate, or for a late retry.

@@ -2,8 +2,8 @@ package queue_test
 
 import (
 	"context"
-	"io"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
