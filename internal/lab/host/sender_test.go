@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -33,6 +34,17 @@ const (
 	// wait is for a verdict: each sender here has tried all tests by then, and again.
 	wait = 20 * time.Second
 )
+
+// lanes is how many tests run at a time: those with a network of their own mostly
+// wait.
+const lanes = "5"
+
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", lanes); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // tour lets somebody test a mail server with a host, as anyone would: a mail to
 // start@, a reply to all of the answer's addresses. It returns the verdict.

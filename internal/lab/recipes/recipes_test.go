@@ -2,6 +2,7 @@ package recipes
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,11 +17,22 @@ import (
 	"github.com/pawl-mail/pawl/internal/testnet/netns"
 )
 
+// lanes is how many recipes are tried at a time: each has a network of its own,
+// and mostly waits.
+const lanes = "5"
+
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", lanes); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // cook starts a recipe's server on a small Internet of its own, runs rows of the
 // table on it, and fails where a cell ends otherwise than the table says of it.
 func cook(t *testing.T, name string, wait time.Duration, rows ...string) {
 	t.Helper()
-	t.Parallel() // each has a network of its own, and mostly waits
+	t.Parallel()
 	r, err := Named(name)
 	if err != nil {
 		t.Fatal(err)
