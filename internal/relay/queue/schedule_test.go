@@ -518,11 +518,12 @@ func TestASenderIsToldOnceThatHisMessageWaits(t *testing.T) {
 
 func TestASenderIsToldOfAMessageWhoseTurnDoesNotCome(t *testing.T) {
 	var told []reminder
-	each(t, noticed(&told, 20*time.Hour), func(w *world) {
+	change := noticed(&told, 2*time.Hour)
+	each(t, func(o *queue.Options) { change(o); o.DelayNotice = 30 * time.Minute }, func(w *world) {
 		first := w.send("bob@example.com")
 		w.next().down("no host answers")
 		second := w.send("cat@example.com") // it waits behind the gate
-		w.quiet(4*time.Hour + 3*time.Minute)
+		w.quiet(33 * time.Minute)
 		w.settle()
 		if len(told) != 2 {
 			t.Fatalf("two senders wait, and %d notices went out", len(told))
@@ -532,12 +533,12 @@ func TestASenderIsToldOfAMessageWhoseTurnDoesNotCome(t *testing.T) {
 			if n.Delivery.Message.ID != id || len(n.Delayed) != 1 || n.Why != "no host answers" {
 				t.Errorf("notice %d: %+v", i, n.News)
 			}
-			if age := n.at.Sub(n.Delivery.Received); age < 4*time.Hour || age > 4*time.Hour+2*time.Minute {
+			if age := n.at.Sub(n.Delivery.Received); age < 30*time.Minute || age > 32*time.Minute {
 				t.Errorf("he hears of it after %s", age)
 			}
 		}
 		for range 2 { // the gate opens for one of them
-			w.within(22 * time.Hour).later("450 not now")
+			w.within(3 * time.Hour).later("450 not now")
 		}
 		w.settle()
 		if len(told) != 2 {
