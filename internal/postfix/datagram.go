@@ -172,6 +172,17 @@ func decodeDatagram(b []byte) (d wireDatagram, err error) {
 	}
 }
 
+// mxPatterns are the patterns of an MTA-STS policy's lines: the mx-host of RFC 8460
+// §4.4. What Postfix says of it are the hosts that it was told it may use.
+func mxPatterns(lines []string) (patterns []string) {
+	for _, l := range lines {
+		if value, ok := strings.CutPrefix(l, "mx:"); ok {
+			patterns = append(patterns, strings.TrimSpace(value))
+		}
+	}
+	return patterns
+}
+
 // take adds one policy, and what is known of the session by it.
 func take(a *outcome.Attempt, w wirePolicy) error {
 	kind, known := policyTypes[w.Type]
@@ -182,6 +193,9 @@ func take(a *outcome.Attempt, w wirePolicy) error {
 		return &DatagramError{BadTooMany, fmt.Errorf("%d details, %d lines, %d patterns", len(w.Details), len(w.Strings), len(w.MXHosts))}
 	}
 	p := outcome.Policy{Type: kind, Domain: a.Domain, Strings: clipAll(w.Strings), MXHosts: clipAll(w.MXHosts)}
+	if patterns := mxPatterns(p.Strings); kind == outcome.STS && len(patterns) > 0 {
+		p.MXHosts = patterns
+	}
 	if name, err := resolve.Name(w.Domain); err == nil { // RFC 8460 §4.4: A-labels
 		p.Domain = name
 	}

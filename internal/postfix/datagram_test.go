@@ -43,6 +43,16 @@ func TestADatagramBecomesAnOutcome(t *testing.T) {
 			},
 		},
 		{
+			"the hosts that Postfix may use are not the policy's patterns, which the report shows",
+			`{"d":"a.test","policies":[{"policy-type":2,"policy-domain":"a.test","policy-string":["version: STSv1","mode: enforce","mx: *.a.test","mx:b.test"],"mx-host":["mx.a.test"],"f":0}]}`,
+			outcome.Attempt{
+				At: noon, Source: "postfix", Domain: "a.test", Transport: outcome.Verified,
+				Policies: []outcome.Policy{{
+					Type: outcome.STS, Domain: "a.test", Strings: []string{"version: STSv1", "mode: enforce", "mx: *.a.test", "mx:b.test"}, MXHosts: []string{"*.a.test", "b.test"},
+				}},
+			},
+		},
+		{
 			"success in mode testing is no witness: Postfix verifies nothing at level may",
 			`{"d":"a.test","policies":[{"policy-type":2,"policy-domain":"a.test","policy-string":["version: STSv1","mode: testing"],"f":0}]}`,
 			outcome.Attempt{
