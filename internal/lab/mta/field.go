@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/pawl-mail/pawl/internal/lab"
@@ -59,6 +60,37 @@ func Open(caFile string) (*Field, error) {
 	}
 	f.Net.Domain(lab.SenderZone, testnet.DomainOptions{})
 	return f, f.expose()
+}
+
+// TB is what [Start] needs of a testing.T.
+type TB interface {
+	Helper()
+	TempDir() string
+	Cleanup(func())
+	Error(args ...any)
+	Fatal(args ...any)
+}
+
+// Start opens a field for a test, and closes it when the test ends. Every user's
+// programs can read its CA file.
+func Start(t TB) *Field {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "ca.pem")
+	f, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for dir := filepath.Dir(name); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
+			t.Fatal(err)
+		}
+	}
+	return f
 }
 
 // Close ends the small Internet.

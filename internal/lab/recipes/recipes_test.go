@@ -5,7 +5,6 @@ import (
 	"flag"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -49,21 +48,7 @@ func cook(t *testing.T, name string, wait time.Duration, rows ...string) {
 		root = strings.TrimSpace(string(out))
 	}
 	netns.Run(t, mta.Network(), func() {
-		field, err := mta.Open(filepath.Join(t.TempDir(), "ca.pem"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := field.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
-		// The server's users have to reach the CA file.
-		for dir := filepath.Dir(field.CAFile); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
+		field := mta.Start(t)
 		running, err := r.Start(t.Context(), Site{Root: root, CAFile: field.CAFile, Roots: field.Net.Roots(), Log: t.Output()})
 		if err != nil {
 			t.Fatal(err)
