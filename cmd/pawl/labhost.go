@@ -54,7 +54,7 @@ func (l *labHostCmd) Run(ctx context.Context) error {
 		return l.print(site)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	certificates, err := l.certificates(site)
+	certificates, err := l.certificates(site, log)
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,8 @@ func (l *labHostCmd) look(ctx context.Context, h *host.Host, log *slog.Logger) {
 	bad := h.Warm(ctx)
 	switch {
 	case ctx.Err() != nil:
+	case err != nil && bad == 0:
+		log.Info("lab host: it takes mail", "mail", "start@"+l.Domain)
 	case bad > 0 || len(missing) > 0:
 		log.Warn("lab host: it takes mail, but some tests are not fair yet", "mail", "start@"+l.Domain, "records_missing", len(missing), "certificates_missing", bad)
 	default:
@@ -122,7 +124,7 @@ func (l *labHostCmd) look(ctx context.Context, h *host.Host, log *slog.Logger) {
 }
 
 // certificates are those of ACME or of files.
-func (l *labHostCmd) certificates(site host.Site) (host.Certificates, error) {
+func (l *labHostCmd) certificates(site host.Site, log *slog.Logger) (host.Certificates, error) {
 	switch {
 	case l.ACME && len(l.Certificate) > 0:
 		return nil, &control.Error{Text: "--acme and --certificate are both given", Do: "Give one of them."}
@@ -141,9 +143,9 @@ func (l *labHostCmd) certificates(site host.Site) (host.Certificates, error) {
 	for i := range l.Certificate {
 		files = append(files, host.Files{Certificate: l.Certificate[i], Key: l.Key[i]})
 	}
-	c, err := host.FromFiles(site, files, time.Now)
+	c, err := host.FromFiles(site, files, time.Now, log)
 	if err != nil {
-		return nil, &control.Error{Text: err.Error(), Do: "Every name that is asked for above needs one; --acme gets them by itself."}
+		return nil, &control.Error{Text: err.Error(), Do: "Each host needs a certificate for its name, with its key; --acme gets them by itself."}
 	}
 	return c, nil
 }

@@ -112,15 +112,7 @@ func TestCertificatesComeFromACAByACMEAndAreKept(t *testing.T) {
 		t.Skip(err)
 	}
 	netns.Run(t, mta.Network(), func() {
-		field, err := mta.Open(filepath.Join(t.TempDir(), "ca.pem"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := field.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		field := mta.Start(t)
 		issuer, web := pebble(t, program, field.Net)
 		site := host.Site{Domain: labDomain, Addrs: []netip.Addr{netip.MustParseAddr("198.51.100.200")}}
 		data := t.TempDir()

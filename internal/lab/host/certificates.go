@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -50,10 +51,10 @@ type Files struct{ Certificate, Key string }
 const lookEvery = time.Minute
 
 // FromFiles gives the certificates of files. They are read again when they have
-// changed; ones that cannot be read then leave the old ones in place. The error
-// names what cannot be read, or the names that none of them is for.
-func FromFiles(s Site, files []Files, now func() time.Time) (Certificates, error) {
-	k := &kept{files: files, now: now}
+// changed; ones that cannot be read then leave the old ones in place, and are said.
+// The error names what cannot be read, or the names that none of them is for.
+func FromFiles(s Site, files []Files, now func() time.Time, log *slog.Logger) (Certificates, error) {
+	k := &kept{files: files, now: now, log: log}
 	if err := k.read(); err != nil {
 		return nil, err
 	}
@@ -73,6 +74,7 @@ func FromFiles(s Site, files []Files, now func() time.Time) (Certificates, error
 type kept struct {
 	files []Files
 	now   func() time.Time
+	log   *slog.Logger
 
 	mu     sync.Mutex
 	pairs  []*tls.Certificate
@@ -87,7 +89,9 @@ func (k *kept) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if now := k.now(); now.Sub(k.looked) >= lookEvery {
 		k.looked = now
 		if k.changed() {
-			_ = k.read() // the old ones hold
+			if err := k.read(); err != nil {
+				k.log.Error("lab host: the new certificates cannot be read; the old ones are shown until they end", "err", err)
+			}
 		}
 	}
 	if c := k.find(hello.ServerName); c != nil {

@@ -5,7 +5,7 @@
 //
 // Things go in this order:
 //
-//  1. The domain's owner publishes the records of [Host.Zone], and runs the host.
+//  1. The domain's owner publishes the records of [Site.ZoneText], and runs the host.
 //  2. Somebody mails start@DOMAIN. The mail is taken only if SPF (RFC 7208) or a
 //     DKIM signature (RFC 6376) proves its return path, and then answered, with
 //     an address at each test, made for this run.

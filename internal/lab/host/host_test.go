@@ -1,12 +1,15 @@
 package host
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -211,7 +214,7 @@ func TestALetterThatWasSentIsNotSentAgainWhenThatCannotBeNoted(t *testing.T) {
 
 func TestALetterIsASCII(t *testing.T) {
 	w := open(t, nil)
-	for _, run := range []Run{tried(), all(), all("hold")} {
+	for _, run := range []Run{tried(), all(no), all(held)} {
 		for _, l := range []letter{answer, verdict, amendment} {
 			for i, b := range w.write(run, l) {
 				if b > '~' {
@@ -500,7 +503,7 @@ func TestTheTLSARecordIsThatOfTheHostsKey(t *testing.T) {
 	if leaf.NotAfter.After(time.Now()) || len(leaf.DNSNames) > 0 {
 		t.Errorf("the certificate that only DANE can accept is for %q until %s", leaf.DNSNames, leaf.NotAfter)
 	}
-	digest := fmt.Sprintf("%x", sha256sum(leaf.RawSubjectPublicKeyInfo))
+	digest := fmt.Sprintf("%x", sha256.Sum256(leaf.RawSubjectPublicKeyInfo))
 	text := zoneOf(t, key)
 	if !strings.Contains(text, "_25._tcp.mx.dane.lab.test.\t300\tIN\tTLSA\t3 1 1 "+digest) {
 		t.Errorf("no TLSA record has %s", digest)
@@ -523,7 +526,7 @@ func TestFilesThatCannotBeReadOrAreNotForTheHostsAreNamed(t *testing.T) {
 	n := testnet.Start(t, testnet.Options{})
 	dir := t.TempDir()
 	f := Files{Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
-	if _, err := FromFiles(site(), []Files{f}, time.Now); err == nil || !strings.Contains(err.Error(), f.Certificate) {
+	if _, err := FromFiles(site(), []Files{f}, time.Now, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), f.Certificate) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 	issue := func(names ...string) {
@@ -537,12 +540,13 @@ func TestFilesThatCannotBeReadOrAreNotForTheHostsAreNamed(t *testing.T) {
 		}
 	}
 	issue(slices.DeleteFunc(site().Names(), func(n string) bool { return n == "mx.old-tls.lab.test" })...)
-	if _, err := FromFiles(site(), []Files{f}, time.Now); err == nil || err.Error() != "no certificate is for mx.old-tls.lab.test" {
+	if _, err := FromFiles(site(), []Files{f}, time.Now, slog.New(slog.DiscardHandler)); err == nil || err.Error() != "no certificate is for mx.old-tls.lab.test" {
 		t.Errorf("a name that is missing: %v", err)
 	}
 	issue(site().Names()...)
 	now := time.Now()
-	certificates, err := FromFiles(site(), []Files{f}, func() time.Time { return now })
+	var log bytes.Buffer
+	certificates, err := FromFiles(site(), []Files{f}, func() time.Time { return now }, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -565,6 +569,9 @@ func TestFilesThatCannotBeReadOrAreNotForTheHostsAreNamed(t *testing.T) {
 	now = now.Add(lookEvery)
 	if kept, err := certificateFor(certificates, "mx.good.lab.test"); err != nil || !kept.Leaf.Equal(after.Leaf) {
 		t.Errorf("with a broken file the old certificate is gone: %v", err)
+	}
+	if !strings.Contains(log.String(), f.Certificate) {
+		t.Errorf("that the file is broken is not said: %q", &log)
 	}
 }
 

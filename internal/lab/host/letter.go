@@ -158,7 +158,7 @@ func writeFixes(m *letterText, results []Result) {
 func fixOf(t Test, results []Result) string {
 	held := slices.ContainsFunc(results, func(r Result) bool { return r.Test.Of == t.Of && r.Test.Fate == Hold && r.State == Right })
 	switch {
-	case held || t.Fate == Arrive && t.Name != "next-host":
+	case held || t.Fate == Arrive && !t.hasRogue():
 		return t.Fix
 	case t.Of == DANE:
 		return fixDANE

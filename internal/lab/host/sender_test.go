@@ -54,20 +54,7 @@ func tour(t *testing.T, recipe string) (verdict string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	field, err := mta.Open(filepath.Join(t.TempDir(), "ca.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := field.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	for dir := filepath.Dir(field.CAFile); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil { // the server's users have to reach the CA file
-			t.Fatal(err)
-		}
-	}
+	field := mta.Start(t)
 	site := host.Site{
 		Domain: labDomain, DNSSEC: true,
 		Addrs: []netip.Addr{netip.MustParseAddr("198.51.100.200")}, Clear: []netip.Addr{netip.MustParseAddr("198.51.100.201")},
@@ -146,7 +133,7 @@ func fromFiles(t *testing.T, n *testnet.Net, site host.Site) host.Certificates {
 	if err := testnet.WriteFiles(pair, files.Certificate, files.Key); err != nil {
 		t.Fatal(err)
 	}
-	c, err := host.FromFiles(site, []host.Files{files}, time.Now)
+	c, err := host.FromFiles(site, []host.Files{files}, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,52 +235,43 @@ func states(t *testing.T, verdict string) map[string]string {
 	return found
 }
 
-func TestPawlsRelayIsToldThatItDoesAllItMust(t *testing.T) {
+// toldAs runs a tour and checks what the verdict says: which tests are wrong, and
+// words of its summary.
+func toldAs(t *testing.T, recipe string, wrong func(host.Test) bool, words ...string) {
+	t.Helper()
 	t.Parallel() // it mostly waits
 	netns.Run(t, mta.Network(), func() {
-		verdict := tour(t, "pawl")
-		for _, test := range host.Tests() {
-			if got := states(t, verdict)[test.Name]; got != string(host.Right) {
-				t.Errorf("%s (%s): %s", test.Name, test.Is, got)
-			}
-		}
-		for _, words := range []string{"MTA-STS is enforced.", "DANE is enforced."} {
-			if !strings.Contains(verdict, words) {
-				t.Errorf("the verdict does not say %q", words)
-			}
-		}
-	})
-}
-
-func TestPostfixAloneIsToldThatItHasNoMTASTS(t *testing.T) {
-	t.Parallel() // it mostly waits
-	netns.Run(t, mta.Network(), func() {
-		verdict := tour(t, "postfix")
+		verdict := tour(t, recipe)
+		found := states(t, verdict)
 		for _, test := range host.Tests() {
 			want := host.Right
-			if test.Of == host.MTASTS && test.Fate == host.Hold || test.Name == "next-host" {
+			if wrong(test) {
 				want = host.Wrong
 			}
-			if got := states(t, verdict)[test.Name]; got != string(want) {
+			if got := found[test.Name]; got != string(want) {
 				t.Errorf("%s (%s): %s, want %s", test.Name, test.Is, got, want)
 			}
 		}
-		for _, words := range []string{"MTA-STS is not honoured", "DANE is enforced."} {
-			if !strings.Contains(verdict, words) {
-				t.Errorf("the verdict does not say %q", words)
+		for _, w := range words {
+			if !strings.Contains(verdict, w) {
+				t.Errorf("the verdict does not say %q", w)
 			}
 		}
 	})
 }
 
+func none(host.Test) bool { return false }
+
+func TestPawlsRelayIsToldThatItDoesAllItMust(t *testing.T) {
+	toldAs(t, "pawl", none, "MTA-STS is enforced.", "DANE is enforced.")
+}
+
 func TestPostfixWithPawlsMapIsToldThatItDoesAllItMust(t *testing.T) {
-	t.Parallel() // it mostly waits
-	netns.Run(t, mta.Network(), func() {
-		verdict := tour(t, "postfix-pawl")
-		for _, test := range host.Tests() {
-			if got := states(t, verdict)[test.Name]; got != string(host.Right) {
-				t.Errorf("%s (%s): %s", test.Name, test.Is, got)
-			}
-		}
-	})
+	toldAs(t, "postfix-pawl", none, "MTA-STS is enforced.", "DANE is enforced.")
+}
+
+func TestPostfixAloneIsToldThatItHasNoMTASTS(t *testing.T) {
+	toldAs(t, "postfix", func(test host.Test) bool {
+		return test.Of == host.MTASTS && test.Fate == host.Hold || test.Name == "next-host"
+	}, "MTA-STS is not honoured", "DANE is enforced.")
 }

@@ -58,7 +58,6 @@ func (b *backend) NewSession(_ context.Context, c *server.Conn) (server.Session,
 	s := &session{h: b.h, conn: c, client: c.Client().Addr().Unmap(), clear: b.clear}
 	if state := c.TLS(); state != nil {
 		if p, ok := b.h.places[strings.ToLower(state.ServerName)]; ok {
-			s.place = p
 			b.h.visits.note(s.client, p.test.Name, endedTLS, b.h.now())
 		}
 	}
@@ -71,7 +70,6 @@ type session struct {
 	conn   *server.Conn
 	client netip.Addr
 	clear  bool
-	place  place // of the name in the handshake, if it is one of ours
 
 	mailed bool // a transaction was begun
 	mail   smtp.Mail

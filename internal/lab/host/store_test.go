@@ -2,7 +2,6 @@ package host
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,8 +11,6 @@ import (
 	"testing"
 	"time"
 )
-
-func sha256sum(b []byte) [sha256.Size]byte { return sha256.Sum256(b) }
 
 func TestARunIsKeptInAFileThatIsReadAgain(t *testing.T) {
 	data := t.TempDir()

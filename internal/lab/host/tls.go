@@ -21,7 +21,6 @@ var errBroken = errors.New("this host breaks its handshakes, on purpose")
 type place struct {
 	test     Test
 	receiver receiver
-	name     string
 }
 
 // places returns the hosts by name.
@@ -30,8 +29,7 @@ func (s Site) places() map[string]place {
 	tests, _ := s.Tests()
 	for _, t := range tests {
 		for _, r := range t.receivers {
-			name := s.hostOf(t, r)
-			m[name] = place{test: t, receiver: r, name: name}
+			m[s.hostOf(t, r)] = place{test: t, receiver: r}
 		}
 	}
 	return m

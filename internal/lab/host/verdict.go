@@ -20,6 +20,7 @@ const (
 type Result struct {
 	Test  Test
 	State State
+	Came  bool   // something arrived
 	Was   string // what became of the mail, in a few words
 	Seen  string // what shows it, or ""
 }
@@ -70,6 +71,7 @@ func (s Site) judge(r Run, t Test, v visit) Result {
 			arrivals = append(arrivals, a)
 		}
 	}
+	result.Came = len(arrivals) > 0
 	for _, a := range arrivals {
 		if leak := s.leak(t, a); leak != "" {
 			result.State, result.Was, result.Seen = Wrong, leak, a.text()
@@ -77,26 +79,20 @@ func (s Site) judge(r Run, t Test, v visit) Result {
 		}
 	}
 	switch sent := slices.Contains(r.Addressed, t.Name); {
-	case len(arrivals) > 0:
+	case result.Came:
 		result.Was, result.Seen = arrivals[0].how(), arrivals[0].text()
 	case !sent:
 		// Somebody else who uses this server may have been there.
 		result.State, result.Was = Unseen, "is not known to have been sent"
 	case t.Fate == Arrive:
 		result.State, result.Was = Wrong, "did not arrive"
-	case v.count > 0 || !t.reached():
+	case v.count > 0 || t.far:
 		result.Was = "held"
 	default:
 		// It may be that the sender has no way to the host, as without IPv6.
 		result.State, result.Was = Unseen, "did not arrive, nor was your server seen there"
 	}
 	return result
-}
-
-// reached reports whether a sender that honours the standards connects to a host
-// of the test at all: to one that its policy does not list it need not.
-func (t Test) reached() bool {
-	return !slices.Contains([]string{"unlisted-mx", "wildcard-depth"}, t.Name)
 }
 
 // how is in what a message came.
@@ -150,7 +146,7 @@ func summary(of Mechanism, results []Result) string {
 		switch {
 		case r.State == Unseen:
 			unseen = append(unseen, r.Test.Name)
-		case r.State == Wrong && r.Was == "did not arrive":
+		case r.State == Wrong && !r.Came:
 			late = append(late, r.Test.Name)
 		case r.State == Wrong:
 			leaks = append(leaks, r.Test.Name)
@@ -161,7 +157,7 @@ func summary(of Mechanism, results []Result) string {
 	switch {
 	case first.Test.Name == "":
 		return "was not tested here."
-	case !arrived(first):
+	case !first.Came:
 		return fmt.Sprintf("cannot be judged: mail to %s, where all is well, did not arrive.", first.Test.Name)
 	case len(held) == 0 && len(leaks) == 0:
 		return "cannot be judged: of the tests that must not arrive, none is known to have been tried."
@@ -180,8 +176,6 @@ func summary(of Mechanism, results []Result) string {
 	}
 	return text + "."
 }
-
-func arrived(r Result) bool { return strings.HasPrefix(r.Was, "arrived") }
 
 // list is words joined as people do.
 func list(words []string) string {
